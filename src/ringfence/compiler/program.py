@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program: everything that one node enforces, as a value. No selector is left in it, only addresses and numbers.
+
+Same cluster and policies, same program, whatever path led there: everything is sorted, every id is a digest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NewType
+
+from ringfence.model.addresses import Address, Network
+from ringfence.model.cluster import PodKey
+from ringfence.model.policy import Action, AnyPeer, Direction, Origin
+from ringfence.model.ports import AnyTraffic, PortRange, Protocol
+
+PeerSetId = NewType("PeerSetId", str)
+RulesetId = NewType("RulesetId", str)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSet:
+    """The addresses that one distinct peer expression covers, shared by all rules that use the expression.
+
+    ``id`` is a digest (16 hexadecimal digits) of the *expression*, so it stays while pods come and go; ``addresses``
+    are those of pods that selectors match, ``networks`` the blocks after their exceptions are taken out (sorted, may
+    overlap addresses). Both families together. A set may be empty: it then matches nothing.
+    """
+
+    id: PeerSetId
+    expression: str
+    addresses: frozenset[Address]
+    networks: tuple[Network, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortSpan:
+    """A protocol and a range of its ports; ``ports`` is 0-65535 where the rule named no port."""
+
+    protocol: Protocol
+    ports: PortRange
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRule:
+    """A rule with names resolved: ``traffic`` is any, or sorted disjoint spans (none at all matches nothing)."""
+
+    action: Action
+    peers: AnyPeer | PeerSetId
+    traffic: AnyTraffic | tuple[PortSpan, ...]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """The ordered rules that a group of endpoints shares in one direction; what no rule decides is denied.
+
+    ``id`` is a digest (16 hexadecimal digits) of direction and rules, origins included.
+    """
+
+    id: RulesetId
+    direction: Direction
+    rules: tuple[CompiledRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointEntry:
+    """One address of a local pod, and the ruleset of each direction: None where the pod is not isolated."""
+
+    address: Address
+    pod: PodKey
+    uid: str
+    ingress: RulesetId | None
+    egress: RulesetId | None
+
+    def ruleset(self, direction: Direction) -> RulesetId | None:
+        """Return the ruleset id of a direction."""
+        return self.ingress if direction is Direction.INGRESS else self.egress
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a node enforces.
+
+    ``endpoints``: every address of every local pod, isolated or not, sorted by address. ``rulesets`` and
+    ``peer_sets``: exactly those in use, sorted by id. ``node_addresses``: the node's own addresses, which always
+    reach the pods that run on it (SEMANTICS 23). A flow whose source is local is judged by the source's egress
+    ruleset, one whose destination is local by the destination's ingress ruleset; a pod always reaches itself.
+    """
+
+    node: str
+    node_addresses: frozenset[Address]
+    endpoints: tuple[EndpointEntry, ...]
+    rulesets: tuple[Ruleset, ...]
+    peer_sets: tuple[PeerSet, ...]
+
+
+def empty_program(node: str) -> Program:
+    """Return the program of a node that has no pods: it touches no packet."""
+    return Program(node, frozenset(), (), (), ())
