@@ -51,6 +51,11 @@ class LabPaths:
         return self.directory / "lab.json"
 
     @property
+    def lock(self) -> Path:
+        """Held by the lab's supervisor for as long as the lab is up; holds the supervisor's process id."""
+        return self.directory / "lock"
+
+    @property
     def database(self) -> Path:
         """The API server's SQLite file: the state of the cluster."""
         return self.directory / "state.db"
@@ -62,7 +67,7 @@ class LabPaths:
 
     @property
     def server_certificate(self) -> Path:
-        """The API server's certificate (PEM), for 127.0.0.1, ::1, the fabric's and the Service's addresses and names."""
+        """The API server's certificate (PEM), for loopback, the fabric's and the Service's addresses and names."""
         return self.directory / "apiserver.crt"
 
     @property
@@ -132,6 +137,5 @@ def read_config(paths: LabPaths) -> LabConfig:
     try:
         return msgspec.json.decode(paths.config.read_bytes(), type=LabConfig)
     except FileNotFoundError:
-        raise UsageError(
-            f'there is no lab "{paths.directory.name}"; bring it up with: ringfence lab up --name {paths.directory.name}'
-        ) from None
+        name = paths.directory.name
+        raise UsageError(f'there is no lab "{name}"; bring it up with: ringfence lab up --name {name}') from None

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps a lab's processes running: the API server, the kubelets with their controllers, an agent per node.
+
+It stands where systemd and the kubelet stand on a real node: it starts, restarts what dies, and stops. What the
+processes do is theirs. It holds the lab's lock for as long as it lives, which is how everyone else knows that the lab
+is up. It imports little, because ``lab up`` waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from ringfence.lab.config import LabConfig, LabPaths, read_config
+
+GRACE = 8.0  # seconds that processes have to stop before they are killed
+_FIRST_DELAY, _LAST_DELAY = 0.1, 5.0  # seconds before a dead process is started again: doubled each time
+_HEALTHY = 10.0  # seconds after which a process counts as having come up well
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(slots=True)
+class Child:
+    """One process that must run: its name, how it starts, and where its network namespace is."""
+
+    name: str
+    argv: tuple[str, ...]
+    netns: str | None = None
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    delay: float = _FIRST_DELAY
+    due: float = field(default=0.0)
+
+
+def children_of(config: LabConfig, paths: LabPaths, netns_of: Callable[[str], str]) -> tuple[Child, ...]:
+    """Return the processes of a lab, in the order in which they start; they are stopped in the reverse order."""
+    here = ("--lab-dir", str(paths.directory))
+    python = (sys.executable, "-m")
+    children = [Child("apiserver", (*python, "ringfence.lab.apiserver", *here))]
+    for node in config.nodes if config.network_policy != "none" else ():
+        kubeconfig = paths.kubeconfig if config.simulated else paths.node_kubeconfig
+        argv = (
+            *(*python, "ringfence", "agent", "--kubeconfig", str(kubeconfig), "--node-name", node),
+            *("--dataplane", config.network_policy, "--gate-socket", str(paths.gate_socket(node))),
+        )
+        children.append(Child(f"agent-{node}", argv, netns=None if config.simulated else netns_of(node)))
+    children.append(Child("nodes", (*python, "ringfence.lab.nodes", *here)))
+    return tuple(children)
+
+
+class Supervisor:
+    """Runs the children until asked to stop."""
+
+    def __init__(self, paths: LabPaths, children: tuple[Child, ...]) -> None:
+        self._paths = paths
+        self._children = children
+        self._stopping = False
+
+    def run(self) -> None:
+        """Start everything, restart what dies, and return once a SIGTERM or SIGINT has stopped everything."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)  # only to interrupt the sleep below
+        for child in self._children:
+            self._start(child)
+        while not self._stopping:
+            self._restart_dead(time.monotonic())
+            signal.sigtimedwait({signal.SIGUSR1}, 0.2)
+        self._stop_all()
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _start(self, child: Child) -> None:
+        with self._paths.log(child.name).open("ab") as log, _inside(child.netns):
+            child.process = subprocess.Popen(
+                child.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has one thread
+            )
+        child.started = time.monotonic()
+
+    def _restart_dead(self, now: float) -> None:
+        for child in self._children:
+            if child.process is not None and child.process.poll() is not None:
+                child.delay = _FIRST_DELAY if now - child.started > _HEALTHY else min(child.delay * 2, _LAST_DELAY)
+                child.due = now + child.delay
+                _say(f"{child.name} ended with {child.process.returncode}; starting it again")
+                child.process = None
+            if child.process is None and now >= child.due:
+                self._start(child)
+
+    def _stop_all(self) -> None:
+        deadline = time.monotonic() + GRACE
+        for child in reversed(self._children):  # the kubelets first: they need the others to stop their pods well
+            if child.process is None:
+                continue
+            child.process.terminate()
+            try:
+                child.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _say(f"{child.name} did not stop in time; killing it")
+                child.process.kill()
+                child.process.wait()
+
+
+@contextlib.contextmanager
+def _inside(netns: str | None) -> Iterator[None]:
+    if netns is None:
+        yield
+        return
+    from ringfence.host.netns import enter  # noqa: PLC0415 - a simulated lab has no namespaces
+
+    with enter(netns):
+        yield
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def _die_with_parent() -> None:
+    # A killed supervisor must not leave processes that nobody restarts or stops (prctl(2)).
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def lock(paths: LabPaths) -> int | None:
+    """Take a lab's lock; return its descriptor, or None if the lab's supervisor holds it. Released at process end."""
+    descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def main() -> int:
+    """``python -m ringfence.lab.supervisor DIR``."""
+    paths = LabPaths(Path(sys.argv[1]))
+    config = read_config(paths)
+    held = lock(paths)
+    if held is None:
+        _say(f"lab {config.name} has a supervisor already")
+        return 2
+    os.ftruncate(held, 0)
+    os.pwrite(held, f"{os.getpid()}\n".encode(), 0)
+
+    def netns_of(node: str) -> str:
+        from ringfence.lab.topology import plan_topology  # noqa: PLC0415 - a simulated lab has no namespaces
+
+        topology = plan_topology(config.name, config.network_plugin, config.nodes)
+        return next(plan.netns for plan in topology.nodes if plan.name == node)
+
+    Supervisor(paths, children_of(config, paths, netns_of)).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
