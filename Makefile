@@ -1,0 +1,44 @@
+# Every target does its own set-up; a second run is quick.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt tools/install
+	@tools/install $(VENV)
+	@touch $@
+
+.PHONY: install
+install: $(STAMP) ## what the machine lacks, the virtual environment, and .venv/bin/ringfence
+
+.PHONY: demo
+demo: $(STAMP) ## the walk-through with real packets: a policy, a time-out, a label, a connection
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ringfence demo
+
+.PHONY: check
+check: $(STAMP) ## format, lint, types, imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: test
+test: $(STAMP) ## all tests, with branch coverage
+	tools/test
+
+.PHONY: bench
+bench: $(STAMP) ## measure, in one run, against a baseline
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python bench/run.py
+
+.PHONY: golden
+golden: $(STAMP) ## write the golden files anew; look at the difference before you commit it
+	RINGFENCE_GOLDEN=write $(BIN)/pytest -q -k golden
+
+.PHONY: clean
+clean: ## everything that make made in this folder
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build dist
