@@ -59,7 +59,7 @@ def up(
     from ringfence.cli.progress import Steps
     from ringfence.lab import lifecycle
 
-    engine = _engine(network_policy)
+    engine = choose_engine(cast("NetworkPolicy | None", network_policy))
     with Steps(f'lab "{name}"') as steps:
         now = lifecycle.up(
             name,
@@ -78,13 +78,14 @@ def up(
     click.echo(f"next: ringfence lab get-credentials{option} && kubectl get nodes")
 
 
-def _engine(wanted: str | None) -> NetworkPolicy:
+def choose_engine(wanted: NetworkPolicy | None) -> NetworkPolicy:
+    """Return the engine asked for, or the best that this machine can run; says so where that is a simulation."""
     from ringfence.lab import lifecycle
 
     if wanted in ("nftables", "none"):
         lifecycle.require_namespaces()
     if wanted is not None:
-        return cast("NetworkPolicy", wanted)
+        return wanted
     from ringfence.dataplanes.registry import choose
 
     choice = choose("auto")
