@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""nftables through libnftables, in this process: text in, text or JSON out, one commit per call.
+
+One call of ``run`` is one kernel transaction: all of it happens or nothing. What to write, and in how many steps, is
+decided elsewhere. In process it costs about 0.1 ms where a started ``nft`` costs 4 ms.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import os
+import threading
+from typing import Any, Self
+
+import msgspec
+
+from ringfence.errors import HostLacks, HostRefused
+from ringfence.host import netns
+
+LIBRARY = "libnftables.so.1"
+REMEDY = "install it: apt-get install libnftables1"
+
+# nftables/libnftables.h, enum nft_output_flags
+_HANDLE = 1 << 3
+_JSON = 1 << 4
+_NUMERIC_ALL = 0b1111 << 7
+_TERSE = 1 << 11
+
+
+class Nft:
+    """A handle on the nftables of one network namespace: the one that the constructing thread was in.
+
+    It stays with that namespace wherever it is used from, and may be used by several threads (one at a time). Raises
+    ``HostLacks`` if libnftables is missing, or at the first use without the privilege.
+    """
+
+    def __init__(self) -> None:
+        self._library = load_library()
+        self._lock = threading.Lock()
+        self._namespace = netns.open_own()
+        self._context: int | None = self._library.nft_ctx_new(0)
+        if not self._context:
+            os.close(self._namespace)
+            raise HostRefused("libnftables could not be set up", asked="nft_ctx_new", answered="")
+        self._library.nft_ctx_buffer_output(self._context)
+        self._library.nft_ctx_buffer_error(self._context)
+
+    def run(self, text: str) -> str:
+        """Commit a transaction written in nft's language, or list something; returns what nft printed.
+
+        Raises ``HostRefused`` with the text and nft's answer; nothing of the text is in force then.
+        """
+        return self._run(text, _NUMERIC_ALL)
+
+    def listing(self, what: str, *, terse: bool = False) -> str:
+        """Return a listing as text: ``listing("table inet ringfence")``. ``terse`` leaves set elements out."""
+        return self._run(f"list {what}", _NUMERIC_ALL | (_TERSE if terse else 0))
+
+    def objects(self, what: str, *, terse: bool = False) -> list[dict[str, Any]]:
+        """Return a listing decoded from nft's JSON, handles included: libnftables-json(5), without the outer object."""
+        answer = self._run(f"list {what}", _NUMERIC_ALL | _JSON | _HANDLE | (_TERSE if terse else 0))
+        decoded = msgspec.json.decode(answer)["nftables"]
+        assert isinstance(decoded, list)
+        return decoded
+
+    def close(self) -> None:
+        """Give the handle back; using it afterwards is an error. What it wrote stays in the kernel."""
+        with self._lock:
+            if self._context is not None:
+                self._library.nft_ctx_free(self._context)
+                os.close(self._namespace)
+                self._context = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, text: str, flags: int) -> str:
+        # libnftables opens its socket anew when a dump was interrupted by another writer, and would then do so in the
+        # namespace of whatever thread is calling: so every call is made from within the right one.
+        with self._lock:
+            if self._context is None:
+                raise ValueError("this Nft is closed")
+            with netns.entered(self._namespace):
+                self._library.nft_ctx_output_set_flags(self._context, flags)
+                failed = self._library.nft_run_cmd_from_buffer(self._context, text.encode()) != 0
+                output = (self._library.nft_ctx_get_output_buffer(self._context) or b"").decode(errors="replace")
+                errors = (self._library.nft_ctx_get_error_buffer(self._context) or b"").decode(errors="replace")
+        if not failed:
+            return output
+        if "Operation not permitted" in errors:
+            raise HostLacks("nftables needs CAP_NET_ADMIN", remedy="run this as root")
+        if "Protocol not supported" in errors:
+            raise HostLacks("this kernel has no nftables", remedy="load the module nf_tables (CONFIG_NF_TABLES)")
+        raise HostRefused("nftables refused", asked=text, answered=errors.strip())
+
+
+def load_library() -> ctypes.CDLL:
+    """Return libnftables with its signatures declared; raises ``HostLacks`` if this machine has none."""
+    try:
+        library = ctypes.CDLL(LIBRARY)
+    except OSError:
+        raise HostLacks(f"there is no {LIBRARY} on this machine", remedy=REMEDY) from None
+    context, text = ctypes.c_void_p, ctypes.c_char_p
+    library.nft_ctx_new.restype = context
+    library.nft_ctx_new.argtypes = (ctypes.c_uint32,)
+    library.nft_ctx_free.argtypes = (context,)
+    library.nft_ctx_free.restype = None
+    library.nft_ctx_output_set_flags.argtypes = (context, ctypes.c_uint)
+    library.nft_ctx_output_set_flags.restype = None
+    for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error"):
+        getattr(library, name).argtypes = (context,)
+    for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
+        getattr(library, name).argtypes = (context,)
+        getattr(library, name).restype = text
+    library.nft_run_cmd_from_buffer.argtypes = (context, text)
+    library.nft_run_cmd_from_buffer.restype = ctypes.c_int
+    return library
