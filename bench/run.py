@@ -106,7 +106,7 @@ def bench_help() -> None:
 
 
 def bench_lab_up() -> None:
-    """Bring a lab with two nodes up, from the command's start to all nodes Ready; and what its processes hold in memory."""
+    """Bring a lab with two nodes up, from the command's start to all nodes Ready; then weigh its processes."""
     for plugin in ("azure", "kubenet"):
         ups, downs, memory = [], [], []
         for _ in range(4):
