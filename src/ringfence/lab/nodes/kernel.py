@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The system calls that make a container and that Python has no name for; each raises ``OSError`` naming what failed."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+MNT_DETACH = 2
+
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER = 1, 24, 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
+_libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+_libc.syscall.restype = ctypes.c_long
+# pivot_root(2) has no wrapper in the C library; its number differs between processors.
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """Mount a file system, or with ``MS_BIND`` a directory or file that is there already."""
+    result = _libc.mount(source.encode(), target.encode(), kind.encode() or None, flags, data.encode() or None)
+    _check(result, f"mount {source} on {target}")
+
+
+def unmount(target: str) -> None:
+    """Detach a mount and everything under it; it ends when nobody uses it any more."""
+    _check(_libc.umount2(target.encode(), MNT_DETACH), f"unmount {target}")
+
+
+def pivot_root(root: str) -> None:
+    """Make the mount at ``root`` this mount namespace's root and detach the old one with all that is mounted there."""
+    os.chdir(root)
+    # "." twice puts the old root over the new one (pivot_root(2), NOTES); detaching it uncovers the new one.
+    _check(_libc.syscall(_PIVOT_ROOT[os.uname().machine], b".", b"."), f"pivot_root {root}")
+    unmount(".")
+    os.chdir("/")
+
+
+def unshare(flags: int) -> None:
+    """Give the caller (for ``CLONE_NEWPID``: its next children) namespaces of its own."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def setns(descriptor: int, flags: int) -> None:
+    """Join namespaces: those of ``flags`` of a process (a pidfd), or one namespace's file."""
+    _check(_libc.setns(descriptor, flags), "setns")
+
+
+def prctl(option: int, value: int) -> None:
+    """Change an attribute of the calling process."""
+    _check(_libc.prctl(option, value, 0, 0, 0), f"prctl {option}")

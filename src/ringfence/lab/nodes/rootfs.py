@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a container sees as its files: the machine's programs read-only, and everything else its own and in memory.
+
+The runner lives in a *template* of that tree, made once; a container's root is a new tmpfs with the template's parts
+bound into it, so a pod costs a dozen mounts and no copying. Nothing a container writes reaches the machine's files, and
+the tree is gone when its last process is: it is mounted in the container's own mount namespace only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ringfence.lab.images import AGNHOST, HOME
+from ringfence.lab.nodes.kernel import (
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    mount,
+    pivot_root,
+)
+
+PODS = "/.pods"
+"""Where the runner sees the lab's directory of pods: their logs and volumes."""
+DEVPTS = "/dev/pts"
+_NEW = "/.new"
+
+# Top-level directories of the machine that a container does not get, or gets made anew.
+_OWN = frozenset({"dev", "etc", "proc", "root", "run", "sys", "tmp", "var"})
+_HIDDEN = frozenset({"boot", "cdrom", "lost+found", "media", "mnt", "old_root"})
+_DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
+_PER_POD = ("hosts", "hostname", "resolv.conf")
+_MASKED = ("/proc/kcore", "/proc/keys", "/proc/timer_list")
+_READ_ONLY = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus")
+
+
+class Volume(NamedTuple):
+    """A directory or file of a pod's, below ``PODS``, and where the container sees it."""
+
+    source: str
+    target: str
+    read_only: bool
+
+
+class Template(NamedTuple):
+    """The parts of the runner's root that containers get: links, and paths bound read-only."""
+
+    links: Mapping[str, str]
+    shared: Sequence[str]
+
+
+def _bind(source: str, target: str) -> None:
+    mount(source, target, flags=MS_BIND | MS_REC)
+
+
+def _read_only(target: str) -> None:
+    mount("none", target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID * (target.startswith("/proc")))
+
+
+def _mounts_below(root: str) -> list[str]:
+    """Return the mount points at and below ``root`` in this mount namespace."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [line.split(" ")[4].replace("\\040", " ") for line in lines]
+    return [point for point in points if point == root or point.startswith(f"{root}/")]
+
+
+def become_template(home: Path, pods: Path) -> Template:
+    """Move the calling process into a private mount namespace (already unshared) whose root is the template.
+
+    ``home`` holds ``agnhost`` (``images.build_agnhost``) and an empty directory ``root`` to mount on; ``pods`` appears
+    as ``PODS``. Afterwards the process sees nothing else of the machine's files. Raises ``OSError``.
+    """
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    root = str(home / "root")
+    mount("ringfence", root, "tmpfs", MS_NOSUID, "mode=755")
+    links, shared = _host_directories(root)
+    shared += _interpreter(root)
+    for path in shared:
+        for point in _mounts_below(root + path):
+            _read_only(point)
+    _hide(root, pods.parent)
+    _make_etc(f"{root}/etc")
+    _make_dev(f"{root}/dev")
+    for source, target in ((str(pods), PODS), (str(home / "agnhost"), HOME), ("/proc", "/proc")):
+        os.mkdir(root + target)
+        _bind(source, root + target)
+    for path in (*shared, "/etc", "/dev", HOME):
+        if path in ("/etc", "/dev"):
+            _bind(root + path, root + path)
+        if path != "/dev":
+            _read_only(root + path)
+    for path in (_NEW, "/tmp"):
+        os.mkdir(root + path)
+    pivot_root(root)
+    return Template(links, [*shared, "/etc", "/dev", HOME])
+
+
+def _host_directories(root: str) -> tuple[dict[str, str], list[str]]:
+    links: dict[str, str] = {}
+    shared: list[str] = []
+    for entry in sorted(os.scandir("/"), key=lambda entry: entry.name):
+        if entry.name in _OWN or entry.name in _HIDDEN or entry.name.startswith("."):
+            continue
+        if entry.is_symlink():
+            links[f"/{entry.name}"] = os.readlink(entry.path)
+            os.symlink(os.readlink(entry.path), f"{root}/{entry.name}")
+        elif entry.is_dir():
+            shared.append(f"/{entry.name}")
+            os.mkdir(f"{root}/{entry.name}")
+            _bind(f"/{entry.name}", f"{root}/{entry.name}")
+    if os.path.isdir("/var/lib"):
+        os.makedirs(f"{root}/var/lib")
+        _bind("/var/lib", f"{root}/var/lib")
+        shared.append("/var/lib")
+    return links, shared
+
+
+def _interpreter(root: str) -> list[str]:
+    """Bind the Python that runs us, for agnhost, where it stands in a directory that containers have as their own."""
+    wanted = {os.path.realpath(sys.base_prefix), os.path.realpath(sys.base_exec_prefix)}
+    missing = sorted(path for path in wanted if not os.path.isdir(root + path))
+    for path in missing:
+        os.makedirs(root + path)
+        _bind(path, root + path)
+    return missing
+
+
+def _hide(root: str, directory: Path) -> None:
+    """Cover the lab's own directory, which holds its keys, if it stands in a directory that containers see."""
+    path = root + str(directory.resolve())
+    if os.path.isdir(path):
+        mount("ringfence", path, "tmpfs", MS_RDONLY, "mode=700")
+
+
+def _make_etc(etc: str) -> None:
+    """Make an ``/etc`` of links to the machine's, with files of their own for what differs from pod to pod."""
+    os.mkdir(etc)
+    host = os.path.dirname(etc) + "/.etc"
+    os.mkdir(host)
+    _bind("/etc", host)
+    for point in _mounts_below(host):
+        _read_only(point)
+    for entry in os.scandir("/etc"):
+        if entry.name in _PER_POD:
+            continue
+        target = os.readlink(entry.path) if entry.is_symlink() else f"/.etc/{entry.name}"
+        os.symlink(target, f"{etc}/{entry.name}")
+    for name in _PER_POD:
+        Path(etc, name).touch()
+
+
+def _make_dev(dev: str) -> None:
+    os.mkdir(dev)
+    for name in _DEVICES:
+        Path(dev, name).touch()
+        _bind(f"/dev/{name}", f"{dev}/{name}")
+    links = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
+    for name, target in links.items():
+        os.symlink(target, f"{dev}/{name}")
+    for name in ("pts", "shm"):
+        os.mkdir(f"{dev}/{name}")
+    mount("devpts", f"{dev}/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
+
+
+def enter_root(template: Template, files: Mapping[str, str], volumes: Sequence[Volume], *, privileged: bool) -> None:
+    """Make a container's root and move the calling process into it; its namespaces are unshared already.
+
+    ``files`` (absolute path to text) are written into the root; those of ``/etc`` that differ from pod to pod are
+    bound over the template's. Raises ``OSError``.
+    """
+    mount("ringfence", _NEW, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    for path, target in template.links.items():
+        os.symlink(target, _NEW + path)
+    for directory, mode in _DIRECTORIES.items():
+        os.makedirs(_NEW + directory, exist_ok=True)
+        os.chmod(_NEW + directory, mode)
+    for path in (*template.shared, "/.etc"):
+        os.makedirs(_NEW + path, exist_ok=True)
+        _bind(path, _NEW + path)
+    _bind(f"{_NEW}/run/shm", f"{_NEW}/dev/shm")
+    os.symlink("/run", f"{_NEW}/var/run")
+    os.symlink(f"{HOME}/agnhost", _NEW + AGNHOST)
+    _kernel_files(privileged=privileged)
+    for path, text in files.items():
+        _write(path, text)
+    for volume in volumes:
+        _bind_volume(volume)
+    pivot_root(_NEW)
+
+
+_DIRECTORIES = {
+    "/tmp": 0o1777,
+    "/run/shm": 0o1777,
+    "/run/lock": 0o1777,
+    "/root": 0o700,
+    "/var/tmp": 0o1777,
+    "/var/log": 0o755,
+    "/var/cache": 0o755,
+    "/var/spool": 0o755,
+    "/proc": 0o555,
+    "/sys": 0o555,
+}  # noqa: S108 - inside the container's own root
+
+
+def _kernel_files(*, privileged: bool) -> None:
+    safe = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    mount("proc", f"{_NEW}/proc", "proc", safe)
+    mount("sysfs", f"{_NEW}/sys", "sysfs", safe | (0 if privileged else MS_RDONLY))
+    if privileged:
+        return
+    # As container runtimes do: root in a pod must not reach the machine through the kernel's own files.
+    for path in _READ_ONLY:
+        if os.path.exists(_NEW + path):
+            _bind(_NEW + path, _NEW + path)
+            mount("none", _NEW + path, flags=MS_BIND | MS_REMOUNT | MS_RDONLY | safe)
+    for path in _MASKED:
+        if os.path.exists(_NEW + path):
+            _bind("/dev/null", _NEW + path)
+
+
+def _write(path: str, text: str) -> None:
+    folder, name = os.path.split(path)
+    bound = folder == "/etc" and name in _PER_POD
+    target = f"{_NEW}/.files/{name}" if bound else _NEW + path
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    Path(target).write_text(text)
+    if bound:
+        _bind(target, _NEW + path)
+
+
+def _bind_volume(volume: Volume) -> None:
+    source, target = f"{PODS}/{volume.source}", _NEW + volume.target
+    if os.path.isdir(source):
+        os.makedirs(target, exist_ok=True)
+    elif not os.path.exists(target):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        Path(target).touch()
+    _bind(source, target)
+    if volume.read_only:
+        mount("none", target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
