@@ -11,7 +11,8 @@ from ringfence.errors import UsageError
 
 _ENGINES = {
     "reference": "ringfence.cases.reference:Reference",
-    "memory": "ringfence.cases.memory:Memory",
+    "interpreted": "ringfence.cases.compiled:Interpreted",
+    "memory": "ringfence.cases.compiled:Memory",
 }
 NAMES = tuple(sorted(_ENGINES))
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ def command(case: str, dataplane: str) -> None:
     """
     from ringfence.cases.exchange import decode_script, encode_verdicts
 
-    raw = click.get_binary_stream("stdin").read() if case == "-" else Path(case).read_bytes()
+    raw = sys.stdin.buffer.read() if case == "-" else Path(case).read_bytes()
     script = decode_script(raw, file="stdin" if case == "-" else case)
     if dataplane == "nftables":
         click.echo(encode_verdicts(_with_packets(script)))
