@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the wanted program in the dataplane: commits it, tries again what was refused, undoes what others changed.
+
+A refused program changes nothing: the last good one stays in force and readiness says why. ``agent.loop`` calls
+``enforce`` with every new state, and at the moment that ``due`` names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from ringfence.agent.gate import Stage, Standing
+from ringfence.agent.logs import Log
+from ringfence.agent.metrics import Metrics
+from ringfence.agent.reconcile import State
+from ringfence.compiler.program import Program
+from ringfence.dataplanes.base import Applied, Dataplane
+from ringfence.errors import HostLacks, HostRefused, RingfenceError
+
+R = TypeVar("R")
+
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.1, 30.0
+
+
+class InWorker(Protocol):
+    """Runs a function in the one thread that may touch the dataplane."""
+
+    def __call__(self, work: Callable[[], R]) -> Awaitable[R]:
+        """Return what the function returns, or raise what it raises."""
+        ...
+
+
+class Retry:
+    """When something that failed is tried again: later each time, until it works."""
+
+    def __init__(self) -> None:
+        self.due = float("inf")
+        self._delay = FIRST_RETRY_SECONDS
+
+    def failed(self, now: float) -> float:
+        """Note a failure and return in how many seconds the next attempt is due."""
+        delay, self._delay = self._delay, min(2 * self._delay, LAST_RETRY_SECONDS)
+        self.due = now + delay
+        return delay
+
+    def worked(self) -> None:
+        """Note that it worked."""
+        self.due, self._delay = float("inf"), FIRST_RETRY_SECONDS
+
+
+class Enforcer:
+    """One dataplane, and the program that it should hold. ``drift_seconds``: how often it is looked over."""
+
+    def __init__(
+        self,
+        dataplane: Dataplane,
+        in_worker: InWorker,
+        *,
+        standing: Standing,
+        metrics: Metrics,
+        log: Log,
+        drift_seconds: float,
+    ) -> None:
+        self._dataplane = dataplane
+        self._in_worker = in_worker
+        self._standing = standing
+        self._metrics = metrics
+        self._log = log
+        self._drift_seconds = drift_seconds
+        self._enforced: Program | None = None
+        self._refused: Program | None = None
+        self._retry = Retry()
+        self._look_due = float("inf")
+        self._since: float | None = None
+
+    @property
+    def due(self) -> float:
+        """When ``enforce`` wants to be called even if nothing changed (the event loop's clock)."""
+        return min(self._look_due, self._retry.due)
+
+    async def enforce(self, state: State, heard_at: float | None) -> None:
+        """Bring the dataplane to a state's program; ``heard_at`` is when the oldest change in it was heard of."""
+        wanted = state.program
+        assert wanted is not None
+        now = _now()
+        if self._since is None:
+            self._since = heard_at
+        if wanted == self._enforced:
+            self._settled(state)
+            if now >= self._look_due:
+                await self._look(state, wanted)
+        elif wanted != self._refused or now >= self._retry.due:
+            await self._commit(state, wanted)
+
+    def _settled(self, state: State) -> None:
+        self._since = None
+        self._refused = None
+        self._retry.worked()
+        self._standing.commit(state)
+
+    async def _commit(self, state: State, wanted: Program) -> None:
+        applied = await self._apply(wanted)
+        if applied is None:
+            return
+        if self._since is not None:
+            self._metrics.event_to_commit_seconds.observe(_now() - self._since)
+        self._settled(state)
+        self._look_due = _now() + self._drift_seconds
+        self._log.info(
+            "committed",
+            transactions=applied.transactions,
+            added=applied.added,
+            deleted=applied.deleted,
+            addresses=len(wanted.endpoints),
+            rulesets=len(wanted.rulesets),
+            peer_sets=len(wanted.peer_sets),
+        )
+
+    async def _apply(self, wanted: Program) -> Applied | None:
+        began = time.perf_counter()
+        try:
+            applied = await self._in_worker(lambda: self._dataplane.apply(wanted))
+        except RingfenceError as error:
+            self._refuse(wanted, error)
+            return None
+        except Exception as error:  # noqa: BLE001 - a bug in a dataplane must not take the rules' keeper away
+            self._log.exception("the dataplane failed in a way that is a bug in ringfence")
+            self._refuse(wanted, error)
+            return None
+        self._metrics.apply_seconds.observe(time.perf_counter() - began)
+        self._metrics.programs_applied.inc()
+        self._enforced = wanted
+        return applied
+
+    def _refuse(self, wanted: Program, error: Exception) -> None:
+        self._refused = wanted
+        self._metrics.sync_errors.labels(stage="apply").inc()
+        seconds = self._retry.failed(_now())
+        facts = {"asked": error.asked[:2000]} if isinstance(error, HostRefused) else {}
+        self._log.error(
+            "the dataplane refused a program; the last one that it took stays in force",
+            error=str(error) or type(error).__name__,
+            dataplane=self._dataplane.name,
+            policies=_policies(wanted),
+            retry_in=round(seconds, 2),
+            **facts,
+        )
+        self._standing.refuse(Stage.APPLY, f"the {self._dataplane.name} dataplane refused the program: {error}")
+
+    async def _look(self, state: State, wanted: Program) -> None:
+        self._look_due = _now() + self._drift_seconds
+        try:
+            drifted = await self._in_worker(self._dataplane.drifted)
+        except (HostRefused, HostLacks, OSError) as error:
+            self._metrics.sync_errors.labels(stage="observe").inc()
+            self._log.error("the dataplane cannot be read; tried again", error=str(error), retry_in=self._drift_seconds)
+            return
+        if not drifted:
+            return
+        self._log.warning("somebody changed our rules; they are written again", dataplane=self._dataplane.name)
+        self._enforced = None  # not what is there any more: if writing fails now, it is tried again until it works
+        if await self._apply(wanted) is not None:
+            self._metrics.drift_repaired.inc()
+            self._settled(state)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _policies(program: Program) -> str:
+    """Name the policies that a program comes from: those that somebody has to look at if it is refused."""
+    objects = {str(rule.origin.object) for ruleset in program.rulesets for rule in ruleset.rules}
+    shown = sorted(objects)[:10]
+    return ", ".join(shown) + (f" and {len(objects) - len(shown)} more" if len(objects) > len(shown) else "")

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent measures of itself: names as Prometheus wants them (one prefix, base units), few labels, no pods."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import generate_latest
+
+from ringfence import __version__
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """The agent's metrics, in a registry of their own."""
+
+    def __init__(self, dataplane: str, node: str) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.programs_applied = Counter(
+            "ringfence_programs_applied_total", "Programs that were committed to the dataplane.", registry=self.registry
+        )
+        self.apply_seconds = Histogram(
+            "ringfence_apply_seconds", "How long the dataplane took.", registry=self.registry, buckets=_FAST
+        )
+        self.event_to_commit_seconds = Histogram(
+            "ringfence_event_to_commit_seconds",
+            "From hearing of a change to having committed what it means.",
+            registry=self.registry,
+            buckets=_FAST,
+        )
+        self.pod_gate_seconds = Histogram(
+            "ringfence_pod_gate_seconds",
+            "From hearing of a local pod's address to having its policy in force.",
+            registry=self.registry,
+            buckets=_FAST,
+        )
+        self.drift_repaired = Counter(
+            "ringfence_drift_repaired_total",
+            "How often somebody else's change to our rules was undone.",
+            registry=self.registry,
+        )
+        self.sync_errors = Counter(
+            "ringfence_sync_errors_total",
+            "What failed, by stage: follow (the API server), compile, apply, observe, report.",
+            ["stage"],
+            registry=self.registry,
+        )
+        for stage in ("follow", "compile", "apply", "observe", "report"):
+            self.sync_errors.labels(stage=stage)
+        self.policy_problems = Gauge(
+            "ringfence_policy_problems",
+            "Mistakes in stored objects; each keeps something closed.",
+            registry=self.registry,
+        )
+        build = Gauge("ringfence_build_info", "Always 1.", ["version", "dataplane", "node"], registry=self.registry)
+        build.labels(version=__version__, dataplane=dataplane, node=node).set(1)
+
+    def text(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self.registry)

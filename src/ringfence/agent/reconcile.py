@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One step of an agent, as a pure function: what is known and what changed, to what is known and what to enforce.
+
+The law: the program depends on the objects that there are, never on the order in which their events came, how they
+were batched, or how often they were told. Pods are kept by uid, because the events of two pods that bear one name
+after each other may come in any order (SEMANTICS 29); who holds a name and an address ``build_cluster`` decides.
+
+Knows no clock, no API server and no kernel: ``agent.loop`` feeds it and carries its results.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import msgspec
+
+from ringfence.apis.core import (
+    NamespaceObject,
+    NodeObject,
+    Pod,
+    build_cluster,
+    decode_namespace,
+    decode_node,
+    decode_pod,
+)
+from ringfence.apis.networkpolicy import Lowered, lower, policy_set
+from ringfence.compiler.compile import compile_program
+from ringfence.compiler.program import Program
+from ringfence.kube.changes import Change, Listed, Removed, Upserted
+from ringfence.model.policy import ObjectRef
+
+
+class Kind(enum.Enum):
+    """What an agent follows; the value is the collection's path."""
+
+    NAMESPACES = "/api/v1/namespaces"
+    NODES = "/api/v1/nodes"
+    PODS = "/api/v1/pods"
+    POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPolicy:
+    """A NetworkPolicy as it came, lowered once."""
+
+    uid: str
+    lowered: Lowered
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An object that does not have the shape of its kind: what we knew of it before stays."""
+
+    complaint: str
+
+
+Known: TypeAlias = NamespaceObject | NodeObject | Pod | StoredPolicy
+Told: TypeAlias = Known | Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that a reflector told of one collection."""
+
+    kind: Kind
+    change: Change[Told]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """Something wrong with a stored object, that a person should know of (SEMANTICS 37)."""
+
+    object: ObjectRef
+    uid: str
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+Objects: TypeAlias = Mapping[str, Any]
+_KINDS = {
+    Kind.NAMESPACES: "Namespace",
+    Kind.NODES: "Node",
+    Kind.PODS: "Pod",
+    Kind.POLICIES: "NetworkPolicy",
+}
+
+
+class NodeProbes(enum.Enum):
+    """Whether the node's own addresses always reach the pods that run on it (SEMANTICS 23)."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a node's agent knows.
+
+    ``objects`` has an entry for each kind that was listed: by key, pods by uid. ``unreadable`` are objects that could
+    not be decoded, by kind and key. ``program`` is what these objects mean for the node, None until every kind was
+    listed: nothing may be written before.
+    """
+
+    node: str
+    objects: Mapping[Kind, Objects] = field(default_factory=dict)
+    unreadable: Mapping[tuple[Kind, str], str] = field(default_factory=dict)
+    program: Program | None = None
+    node_probes: NodeProbes = NodeProbes.ALLOW
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether every kind was listed."""
+        return len(self.objects) == len(Kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a step came to: the new state, the program to enforce (None: nothing yet), every problem that there is."""
+
+    state: State
+    program: Program | None
+    problems: tuple[Problem, ...]
+
+
+def decode(kind: Kind, raw: bytes) -> Told:
+    """Read an object of a kind from its JSON; never raises for an object, whatever its shape."""
+    try:
+        match kind:
+            case Kind.NAMESPACES:
+                return decode_namespace(raw)
+            case Kind.NODES:
+                return decode_node(raw)
+            case Kind.PODS:
+                return decode_pod(raw)
+            case Kind.POLICIES:
+                obj = msgspec.json.decode(raw)
+                return StoredPolicy(uid=str(obj["metadata"].get("uid", "")), lowered=lower(obj))
+    except msgspec.ValidationError as error:
+        return Unreadable(str(error))
+
+
+def reconcile(state: State, events: Sequence[Event]) -> Step:
+    """Take events up and return what they lead to. Compiles only if they changed anything that matters."""
+    draft = _Draft(state)
+    for event in events:
+        draft.take(event)
+    after = draft.done()
+    if not after.complete:
+        return Step(after, None, ())
+    if after.program is None:
+        after = replace(after, program=_compile(after))
+    return Step(after, after.program, _problems(after))
+
+
+def why_not_in_force(state: State | None, namespace: str, name: str, uid: str) -> str | None:
+    """Return why a pod's policy is not in force under a *committed* state, None if it is.
+
+    In force means: the program in the kernel was compiled from a state that had this very pod, with an address, and
+    its namespace. A hostNetwork pod is no subject of policy (SEMANTICS 25): being known is enough.
+    """
+    if state is None or state.program is None:
+        return "the agent has committed nothing yet"
+    if namespace not in state.objects[Kind.NAMESPACES]:
+        return f"the agent has not seen the namespace {namespace}"
+    pod = state.objects[Kind.PODS].get(uid)
+    if pod is None or (pod.metadata.namespace, pod.metadata.name) != (namespace, name):
+        return f"the agent has not seen the pod {namespace}/{name} with uid {uid}"
+    if pod.spec.nodeName != state.node:
+        return f"the pod {namespace}/{name} is not on node {state.node}"
+    if pod.spec.hostNetwork or any(entry.uid == uid for entry in state.program.endpoints):
+        return None
+    return f"the agent has seen no address of the pod {namespace}/{name}, or it has ended"
+
+
+def local_pods(program: Program) -> frozenset[str]:
+    """Return the uids of the pods that a program protects."""
+    return frozenset(entry.uid for entry in program.endpoints)
+
+
+class _Draft:
+    """A state being written: collections are copied when first changed, once for a whole batch of events."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._changed: dict[Kind, dict[str, Any]] = {}
+        self._unreadable = dict(state.unreadable)
+
+    def take(self, event: Event) -> None:
+        kind = event.kind
+        match event.change:
+            case Listed(items):
+                self._replace(kind, items)
+            case Upserted(key, told):
+                if isinstance(told, Unreadable):
+                    self._unreadable[kind, key] = told.complaint
+                    return
+                self._unreadable.pop((kind, key), None)
+                identity = _identity(key, told)
+                if self._known(kind).get(identity) != told:
+                    self._writable(kind)[identity] = told
+            case Removed(key, told):
+                self._unreadable.pop((kind, key), None)
+                for identity in self._meant(kind, key, told):
+                    del self._writable(kind)[identity]
+
+    def done(self) -> State:
+        """Return the state written; its program is gone if any object changed."""
+        if not self._changed:
+            return replace(self._state, unreadable=self._unreadable)
+        objects = {**self._state.objects, **self._changed}
+        return replace(self._state, objects=objects, unreadable=self._unreadable, program=None)
+
+    def _replace(self, kind: Kind, items: Mapping[str, Told]) -> None:
+        known = self._known(kind)
+        listed: dict[str, Any] = {}
+        self._unreadable = {place: why for place, why in self._unreadable.items() if place[0] is not kind}
+        for key, told in items.items():
+            if isinstance(told, Unreadable):
+                self._unreadable[kind, key] = told.complaint
+                listed |= {identity: known[identity] for identity in self._meant(kind, key, told)}
+            else:
+                listed[_identity(key, told)] = told
+        if kind not in self._state.objects or listed != known:
+            self._changed[kind] = listed
+
+    def _meant(self, kind: Kind, key: str, told: Told) -> list[str]:
+        """Return which known objects an object is: not another one that took over its name."""
+        known = self._known(kind)
+        if isinstance(told, Unreadable):
+            return [each for each, obj in known.items() if _key(each, obj) == key]
+        identity = _identity(key, told)
+        return [identity] if identity in known and _uid(known[identity]) == _uid(told) else []
+
+    def _known(self, kind: Kind) -> Objects:
+        return self._changed[kind] if kind in self._changed else self._state.objects.get(kind, {})
+
+    def _writable(self, kind: Kind) -> dict[str, Any]:
+        if kind not in self._changed:
+            self._changed[kind] = dict(self._state.objects.get(kind, {}))
+        return self._changed[kind]
+
+
+def _identity(key: str, told: Known) -> str:
+    return told.metadata.uid or key if isinstance(told, Pod) else key
+
+
+def _uid(obj: Known) -> str:
+    return obj.uid if isinstance(obj, StoredPolicy) else obj.metadata.uid
+
+
+def _key(identity: str, obj: Known) -> str:
+    return f"{obj.metadata.namespace}/{obj.metadata.name}" if isinstance(obj, Pod) else identity
+
+
+def _compile(state: State) -> Program:
+    cluster = build_cluster(
+        state.objects[Kind.NAMESPACES].values(),
+        state.objects[Kind.NODES].values(),
+        state.objects[Kind.PODS].values(),
+    )
+    policies: Iterable[StoredPolicy] = state.objects[Kind.POLICIES].values()
+    program = compile_program(cluster, policy_set(each.lowered.policy for each in policies), state.node)
+    return program if state.node_probes is NodeProbes.ALLOW else replace(program, node_addresses=frozenset())
+
+
+def _problems(state: State) -> tuple[Problem, ...]:
+    policies: Iterable[StoredPolicy] = state.objects[Kind.POLICIES].values()
+    wrong = [
+        Problem(each.lowered.policy.ref, each.uid, error.path, error.message)
+        for each in policies
+        for error in each.lowered.problems
+    ]
+    for (kind, key), complaint in state.unreadable.items():
+        namespace, _, name = key.rpartition("/")
+        wrong.append(Problem(ObjectRef(_KINDS[kind], namespace, name), "", "", complaint))
+    return tuple(sorted(wrong))

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts an agent together and runs it until a signal: which engine, which sockets, which log.
+
+Nothing is undone at the end, whatever the end is: the rules stay in the kernel while no agent runs, and the next one
+takes them over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringfence.agent.gate import Answers, Standing, serving_address, serving_socket
+from ringfence.agent.logs import Log
+from ringfence.agent.loop import Agent
+from ringfence.agent.metrics import Metrics
+from ringfence.agent.reconcile import NodeProbes
+from ringfence.dataplanes.memory.apply import MemoryDataplane
+from ringfence.dataplanes.registry import AUTO, ENGINES, Choice, choose
+from ringfence.kube.client import Client
+from ringfence.kube.config import ClusterAccess
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an agent is told at its start."""
+
+    node: str
+    dataplane: str = AUTO
+    gate_socket: Path | None = None
+    metrics_address: str | None = None
+    node_probes: NodeProbes = NodeProbes.ALLOW
+    drift_seconds: float = 5.0
+
+
+def choose_engine(name: str) -> Choice:
+    """Return the engine; ``auto`` takes only one that filters packets, for an agent that filters none protects nobody.
+
+    Raises ``UsageError`` if none can run here.
+    """
+    return choose(name, {each.name: each for each in ENGINES.values() if each.filters})
+
+
+async def serve(access: ClusterAccess, settings: Settings, log: Log) -> None:
+    """Run an agent until SIGTERM or SIGINT; raises ``RingfenceError`` if it cannot start."""
+    choice = choose_engine(settings.dataplane)
+    log.info("dataplane chosen", dataplane=choice.engine.name, reason=choice.reason)
+    if not choice.engine.filters:
+        log.warning("this dataplane filters no packets; it only answers what it would do", dataplane=choice.engine.name)
+    dataplane = choice.engine.build()
+    standing, metrics = Standing(), Metrics(choice.engine.name, settings.node)
+    judge = dataplane.judge if isinstance(dataplane, MemoryDataplane) else None
+    answers = Answers(standing, metrics, judge)
+    async with contextlib.AsyncExitStack() as stack:
+        if settings.gate_socket is not None:
+            await stack.enter_async_context(serving_socket(answers.gate(), settings.gate_socket))
+        if settings.metrics_address is not None:
+            await stack.enter_async_context(serving_address(answers.health(), settings.metrics_address))
+        client = await stack.enter_async_context(Client(access))
+        agent = Agent(
+            settings.node,
+            client,
+            dataplane,
+            standing=standing,
+            metrics=metrics,
+            log=log,
+            node_probes=settings.node_probes,
+            drift_seconds=settings.drift_seconds,
+        )
+        stop = _stop_on_signals()
+        log.info("started", node=settings.node, server=access.server)
+        await agent.run(stop)
+        log.info("stopped; what is enforced stays in force", node=settings.node)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``ringfence agent``: the agent of one node, in the foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_EPILOG = """\b
+Examples:
+  ringfence agent --node-name "$NODE_NAME"                    in a DaemonSet pod, with its service account
+  ringfence agent --kubeconfig ./kubeconfig --node-name n1 --dataplane memory
+
+The rules stay in the kernel when the agent stops or dies; the next one takes them over."""
+
+
+@click.command(epilog=_EPILOG)
+@click.option("--kubeconfig", metavar="FILE", help="How to reach the API server. Default: as kubectl, then in-cluster.")
+@click.option("--context", metavar="NAME", help="Context of the kubeconfig. Default: its current one.")
+@click.option("--node-name", metavar="NODE", envvar="NODE_NAME", required=True, help="The node whose pods to protect.")
+@click.option(
+    "--dataplane",
+    metavar="auto|nftables|memory",
+    default="auto",
+    show_default=True,
+    help="What enforces; auto is the best that this machine can run and that filters packets.",
+)
+@click.option(
+    "--gate-socket",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Unix socket that says whether a pod's policy is in force; also health and metrics.",
+)
+@click.option("--metrics-bind-address", metavar="HOST:PORT", help="Serve /metrics, /readyz and /livez here as well.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.option(
+    "--node-probes",
+    type=click.Choice(["allow", "deny"]),
+    default="allow",
+    show_default=True,
+    help="Whether the node's own addresses (kubelet probes) reach its pods whatever the policy.",
+)
+@click.option(
+    "--drift-interval",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.1),
+    default=5.0,
+    show_default=True,
+    help="How often to look whether somebody else changed our rules.",
+)
+def command(
+    *,
+    kubeconfig: str | None,
+    context: str | None,
+    node_name: str,
+    dataplane: str,
+    gate_socket: Path | None,
+    metrics_bind_address: str | None,
+    log_format: str,
+    verbose: bool,
+    node_probes: str,
+    drift_interval: float,
+) -> None:
+    """Enforce network policies on this node.
+
+    Follows pods, namespaces, nodes and network policies of the cluster, compiles what this node needs, and keeps it
+    in the kernel. Ends on SIGTERM; exit code 2 if it cannot start.
+    """
+    import asyncio
+
+    from ringfence.agent.logs import open_log
+    from ringfence.agent.reconcile import NodeProbes
+    from ringfence.agent.start import Settings, serve
+    from ringfence.kube.config import load_access
+
+    settings = Settings(
+        node=node_name,
+        dataplane=dataplane,
+        gate_socket=gate_socket,
+        metrics_address=metrics_bind_address,
+        node_probes=NodeProbes(node_probes),
+        drift_seconds=drift_interval,
+    )
+    log = open_log("json" if log_format == "json" else "text", verbose=verbose)
+    asyncio.run(serve(load_access(kubeconfig, context), settings, log))
