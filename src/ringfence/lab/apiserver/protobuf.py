@@ -24,7 +24,7 @@ MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\x00"
 
 
-class ProtobufError(Exception):
+class UnsupportedBody(Exception):
     """The body cannot be read: not Kubernetes' protobuf, malformed, or of a kind that has no table."""
 
 
@@ -43,13 +43,13 @@ def is_protobuf(content_type: str) -> bool:
 
 
 def decode(body: bytes) -> dict[str, Any]:
-    """Return the object in a protobuf body, as JSON would say it; raises ``ProtobufError``."""
+    """Return the object in a protobuf body, as JSON would say it; raises ``UnsupportedBody``."""
     if not body.startswith(_MAGIC):
-        raise ProtobufError("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
+        raise UnsupportedBody("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
     try:
         return _envelope(body[len(_MAGIC) :])
     except (IndexError, struct.error, UnicodeDecodeError, msgspec.DecodeError) as error:
-        raise ProtobufError(f"the protobuf body is malformed: {error}") from error
+        raise UnsupportedBody(f"the protobuf body is malformed: {error}") from error
 
 
 def _envelope(body: bytes) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _envelope(body: bytes) -> dict[str, Any]:
     api_version, kind = names.get(1, ""), names.get(2, "")
     message = _message_of(api_version, kind)
     if message not in _tables():
-        raise ProtobufError(f"protobuf bodies of {api_version} {kind} are not understood; send JSON")
+        raise UnsupportedBody(f"protobuf bodies of {api_version} {kind} are not understood; send JSON")
     return {"apiVersion": api_version, "kind": kind, **_message(message, raw)}
 
 
@@ -124,20 +124,20 @@ def _value(kind: str, wire: bytes | int) -> Any:
     if reader is not None:
         return reader(wire)
     if not isinstance(wire, bytes):
-        raise ProtobufError(f"the protobuf body is malformed: {kind} is not a message in it")
+        raise UnsupportedBody(f"the protobuf body is malformed: {kind} is not a message in it")
     return _message(kind, wire)
 
 
 def _text(wire: bytes | int) -> str:
     if not isinstance(wire, bytes):
-        raise ProtobufError("the protobuf body is malformed: a string is a number in it")
+        raise UnsupportedBody("the protobuf body is malformed: a string is a number in it")
     return wire.decode()
 
 
 def _integer(wire: bytes | int) -> int:
     if isinstance(wire, bytes):
         if wire:
-            raise ProtobufError("the protobuf body is malformed: a number is a string in it")
+            raise UnsupportedBody("the protobuf body is malformed: a number is a string in it")
         return 0
     return wire - (1 << 64) if wire >= 1 << 63 else wire
 
@@ -189,7 +189,7 @@ def _strings(wire: bytes | int) -> list[str]:
 
 def _raw(wire: bytes | int) -> bytes:
     if not isinstance(wire, bytes):
-        raise ProtobufError("the protobuf body is malformed: a message is a number in it")
+        raise UnsupportedBody("the protobuf body is malformed: a message is a number in it")
     return wire
 
 
