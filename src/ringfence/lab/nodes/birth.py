@@ -70,9 +70,15 @@ def _guarded(report: int, enter: Any, request: Mapping[str, Any], stdio: Stdio) 
         _set_privileges(request)
         _run(request)
     except BaseException as error:  # noqa: BLE001 - this process has nobody else to tell
-        text = str(error) if not isinstance(error, OSError) or not error.strerror else error.strerror
-        os.write(report, text.encode()[:4096] or b"failed")
+        os.write(report, _sentence(error).encode()[:4096])
     os._exit(128)
+
+
+def _sentence(error: BaseException) -> str:
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error) or type(error).__name__
+    # Only the path inside the container means something to whoever reads this.
+    return f"{error.strerror}: {str(error.filename).removeprefix('/.new')}" if error.filename else error.strerror
 
 
 def _enter_new(request: Mapping[str, Any], template: Template, network: int) -> None:
@@ -124,7 +130,7 @@ def _run(request: Mapping[str, Any]) -> None:
         raise OSError(error.errno, f"chdir to cwd ({directory!r}): {os.strerror(error.errno or 0)}".lower()) from None
     environment: dict[str, str] = request["env"]
     command: Sequence[str] = request["argv"]
-    os.execve(_find(command[0], environment.get("PATH", "")), list(command), environment)  # noqa: S606 - the point
+    os.execve(_find(command[0], environment.get("PATH", "")), list(command), environment)
 
 
 def _find(program: str, path: str) -> str:

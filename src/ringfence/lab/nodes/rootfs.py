@@ -51,7 +51,7 @@ class Volume(NamedTuple):
 
 
 class Template(NamedTuple):
-    """The parts of the runner's root that containers get: links, and paths bound read-only."""
+    """The parts of the runner's root that containers get: links (those of ``/etc`` too), and paths bound read-only."""
 
     links: Mapping[str, str]
     shared: Sequence[str]
@@ -59,6 +59,11 @@ class Template(NamedTuple):
 
 def _bind(source: str, target: str) -> None:
     mount(source, target, flags=MS_BIND | MS_REC)
+
+
+def _bind_new(source: str, target: str) -> None:
+    os.mkdir(target)
+    _bind(source, target)
 
 
 def _read_only(target: str) -> None:
@@ -87,20 +92,18 @@ def become_template(home: Path, pods: Path) -> Template:
         for point in _mounts_below(root + path):
             _read_only(point)
     _hide(root, pods.parent)
-    _make_etc(f"{root}/etc")
+    _bind_new("/etc", f"{root}/.etc")
+    _read_only(f"{root}/.etc")
     _make_dev(f"{root}/dev")
     for source, target in ((str(pods), PODS), (str(home / "agnhost"), HOME), ("/proc", "/proc")):
-        os.mkdir(root + target)
-        _bind(source, root + target)
-    for path in (*shared, "/etc", "/dev", HOME):
-        if path in ("/etc", "/dev"):
-            _bind(root + path, root + path)
-        if path != "/dev":
-            _read_only(root + path)
+        _bind_new(source, root + target)
+    _read_only(root + HOME)
+    _bind(f"{root}/dev", f"{root}/dev")
     for path in (_NEW, "/tmp"):
         os.mkdir(root + path)
+    links |= _etc_links()
     pivot_root(root)
-    return Template(links, [*shared, "/etc", "/dev", HOME])
+    return Template(links, [*shared, "/.etc", "/dev", HOME])
 
 
 def _host_directories(root: str) -> tuple[dict[str, str], list[str]]:
@@ -114,8 +117,7 @@ def _host_directories(root: str) -> tuple[dict[str, str], list[str]]:
             os.symlink(os.readlink(entry.path), f"{root}/{entry.name}")
         elif entry.is_dir():
             shared.append(f"/{entry.name}")
-            os.mkdir(f"{root}/{entry.name}")
-            _bind(f"/{entry.name}", f"{root}/{entry.name}")
+            _bind_new(f"/{entry.name}", f"{root}/{entry.name}")
     if os.path.isdir("/var/lib"):
         os.makedirs(f"{root}/var/lib")
         _bind("/var/lib", f"{root}/var/lib")
@@ -140,21 +142,13 @@ def _hide(root: str, directory: Path) -> None:
         mount("ringfence", path, "tmpfs", MS_RDONLY, "mode=700")
 
 
-def _make_etc(etc: str) -> None:
-    """Make an ``/etc`` of links to the machine's, with files of their own for what differs from pod to pod."""
-    os.mkdir(etc)
-    host = os.path.dirname(etc) + "/.etc"
-    os.mkdir(host)
-    _bind("/etc", host)
-    for point in _mounts_below(host):
-        _read_only(point)
-    for entry in os.scandir("/etc"):
-        if entry.name in _PER_POD:
-            continue
-        target = os.readlink(entry.path) if entry.is_symlink() else f"/.etc/{entry.name}"
-        os.symlink(target, f"{etc}/{entry.name}")
-    for name in _PER_POD:
-        Path(etc, name).touch()
+def _etc_links() -> dict[str, str]:
+    """Return what a container's ``/etc`` consists of: links to the machine's, but for what differs from pod to pod."""
+    return {
+        f"/etc/{entry.name}": os.readlink(entry.path) if entry.is_symlink() else f"/.etc/{entry.name}"
+        for entry in os.scandir("/etc")
+        if entry.name not in _PER_POD
+    }
 
 
 def _make_dev(dev: str) -> None:
@@ -173,16 +167,15 @@ def _make_dev(dev: str) -> None:
 def enter_root(template: Template, files: Mapping[str, str], volumes: Sequence[Volume], *, privileged: bool) -> None:
     """Make a container's root and move the calling process into it; its namespaces are unshared already.
 
-    ``files`` (absolute path to text) are written into the root; those of ``/etc`` that differ from pod to pod are
-    bound over the template's. Raises ``OSError``.
+    ``files`` (absolute path to text) are written into the root. Raises ``OSError``.
     """
     mount("ringfence", _NEW, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
-    for path, target in template.links.items():
-        os.symlink(target, _NEW + path)
     for directory, mode in _DIRECTORIES.items():
         os.makedirs(_NEW + directory, exist_ok=True)
         os.chmod(_NEW + directory, mode)
-    for path in (*template.shared, "/.etc"):
+    for path, target in template.links.items():
+        os.symlink(target, _NEW + path)
+    for path in template.shared:
         os.makedirs(_NEW + path, exist_ok=True)
         _bind(path, _NEW + path)
     _bind(f"{_NEW}/run/shm", f"{_NEW}/dev/shm")
@@ -190,7 +183,8 @@ def enter_root(template: Template, files: Mapping[str, str], volumes: Sequence[V
     os.symlink(f"{HOME}/agnhost", _NEW + AGNHOST)
     _kernel_files(privileged=privileged)
     for path, text in files.items():
-        _write(path, text)
+        os.makedirs(os.path.dirname(_NEW + path), exist_ok=True)
+        Path(_NEW + path).write_text(text)
     for volume in volumes:
         _bind_volume(volume)
     pivot_root(_NEW)
@@ -200,6 +194,7 @@ _DIRECTORIES = {
     "/tmp": 0o1777,
     "/run/shm": 0o1777,
     "/run/lock": 0o1777,
+    "/etc": 0o755,
     "/root": 0o700,
     "/var/tmp": 0o1777,
     "/var/log": 0o755,
@@ -207,7 +202,7 @@ _DIRECTORIES = {
     "/var/spool": 0o755,
     "/proc": 0o555,
     "/sys": 0o555,
-}  # noqa: S108 - inside the container's own root
+}
 
 
 def _kernel_files(*, privileged: bool) -> None:
@@ -224,16 +219,6 @@ def _kernel_files(*, privileged: bool) -> None:
     for path in _MASKED:
         if os.path.exists(_NEW + path):
             _bind("/dev/null", _NEW + path)
-
-
-def _write(path: str, text: str) -> None:
-    folder, name = os.path.split(path)
-    bound = folder == "/etc" and name in _PER_POD
-    target = f"{_NEW}/.files/{name}" if bound else _NEW + path
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    Path(target).write_text(text)
-    if bound:
-        _bind(target, _NEW + path)
 
 
 def _bind_volume(volume: Volume) -> None:

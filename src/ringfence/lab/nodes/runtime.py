@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -116,8 +117,11 @@ class Runtime(Protocol):
     async def attach(self, container: str, *, stdin: bool) -> Session:
         """Listen and speak to a container's first process; raises ``NotStarted``."""
 
-    async def stop(self, container: str, pid: int, *, grace: float) -> None:
-        """Ask a container to end, and end it after ``grace`` seconds; returns when it is asked, not when it has ended."""
+    async def terminate(self, container: str, pid: int) -> bool:
+        """Ask a container to end (SIGTERM); False if its program cannot hear that, so waiting for it is in vain."""
+
+    async def kill(self, container: str) -> None:
+        """End a container (SIGKILL)."""
 
     async def remove(self, container: str) -> None:
         """Forget a container that has ended."""
@@ -211,7 +215,9 @@ class RunnerRuntime:
         connection, _ = await self._open({"op": "hello"})
         return connection
 
-    async def _open(self, request: Mapping[str, Any], network: Path | None = None) -> tuple[_Connection, Mapping[str, Any]]:
+    async def _open(
+        self, request: Mapping[str, Any], network: Path | None = None
+    ) -> tuple[_Connection, Mapping[str, Any]]:
         """Send a request and return its connection and reply; raises ``OSError`` if there is no runner."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -226,7 +232,11 @@ class RunnerRuntime:
             raise
         writer.write(data[sent:])
         connection = _Connection(reader, writer)
-        frame = await connection.receive()
+        try:
+            frame = await connection.receive()
+        except BaseException:
+            writer.close()  # the runner ends what nobody waits for
+            raise
         if frame is None:
             await connection.close()
             raise ConnectionError("the lab's container runner hung up")
@@ -250,7 +260,9 @@ class RunnerRuntime:
         finally:
             os.close(descriptor)
 
-    async def _ask(self, request: Mapping[str, Any], network: Path | None = None) -> tuple[_Connection, Mapping[str, Any]]:
+    async def _ask(
+        self, request: Mapping[str, Any], network: Path | None = None
+    ) -> tuple[_Connection, Mapping[str, Any]]:
         """Send a request; a runner that has died is started again once. Raises ``NotStarted`` with its complaint."""
         await self.ensure()
         try:
@@ -305,18 +317,21 @@ class RunnerRuntime:
         connection, _ = await self._ask({"op": "attach", "id": container, "stdin": stdin})
         return connection
 
-    async def stop(self, container: str, pid: int, *, grace: float) -> None:
-        """End a container: SIGTERM and a hang-up of its terminal, SIGKILL after ``grace`` seconds.
+    async def terminate(self, container: str, pid: int) -> bool:
+        """Ask a container to end: SIGTERM, and a hang-up of its terminal; tell whether its program has a say in it.
 
         PID 1 of a process namespace gets only signals that it has asked for (pid_namespaces(7)), so a program that left
-        SIGTERM at its default would sit out its grace period in the cluster; waiting for it changes nothing, and the
-        lab gives it what the default means. One that handles, blocks or ignores SIGTERM has its time.
+        SIGTERM at its default sits out its grace period in a real cluster, and is killed all the same. Here it is given
+        what the default means, at once. One that handles, blocks or ignores SIGTERM has its time.
         """
-        if grace > 0 and _hears_sigterm(pid):
-            await self._tell({"op": "signal", "id": container, "signal": 15})
-            await self._tell({"op": "hang-up", "id": container})
-            await asyncio.sleep(grace)
-        await self._tell({"op": "signal", "id": container, "signal": 9})
+        heard = _hears_sigterm(pid)
+        await self._tell({"op": "signal", "id": container, "signal": signal.SIGTERM})
+        await self._tell({"op": "hang-up", "id": container})
+        return heard
+
+    async def kill(self, container: str) -> None:
+        """End a container."""
+        await self._tell({"op": "signal", "id": container, "signal": signal.SIGKILL})
 
     async def remove(self, container: str) -> None:
         """Forget a container that has ended."""
@@ -357,6 +372,6 @@ def _hears_sigterm(pid: int) -> bool:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return False
-    bit = 1 << (15 - 1)
+    bit = 1 << (signal.SIGTERM - 1)
     masks = [line.split()[1] for line in status.splitlines() if line.startswith(("SigBlk", "SigIgn", "SigCgt"))]
     return any(int(mask, 16) & bit for mask in masks)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's gate: whether policy for a pod is in force on its node. Asked over the agent's Unix socket, never guessed.
+
+In doubt, closed: no answer is a no.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Protocol
+
+import aiohttp
+import msgspec
+
+_PATIENCE = 10.0  # seconds that the agent may take for one answer; asked again until it says yes
+
+
+class _Answer(msgspec.Struct):
+    inForce: bool = False  # noqa: N815 - the wire's name
+    reason: str = ""
+
+
+class Gate(Protocol):
+    """What lets a pod's traffic start."""
+
+    async def closed(self, namespace: str, name: str, uid: str) -> str:
+        """Wait a while for the pod's policy; return why it is still closed, or nothing once it is in force."""
+
+    async def unready(self) -> str:
+        """Return why the node's agent is not ready, or nothing."""
+
+    async def close(self) -> None:
+        """Release what asking needs."""
+
+
+class OpenGate:
+    """The gate of a lab without policy engine: always open."""
+
+    async def closed(self, namespace: str, name: str, uid: str) -> str:  # noqa: ARG002 - the protocol's
+        """Return nothing: there is no policy to wait for."""
+        return ""
+
+    async def unready(self) -> str:
+        """Return nothing: there is no agent to wait for."""
+        return ""
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+class AgentGate:
+    """The gate that a node's agent keeps."""
+
+    def __init__(self, path: Path, node: str) -> None:
+        self._path = path
+        self._node = node
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.UnixConnector(str(self._path), limit=0)
+            timeout = aiohttp.ClientTimeout(total=_PATIENCE + 5)
+            self._session = aiohttp.ClientSession("http://agent", connector=connector, timeout=timeout)
+        return self._session
+
+    async def closed(self, namespace: str, name: str, uid: str) -> str:
+        """Wait a while for the pod's policy; return why it is still closed, or nothing once it is in force."""
+        params = {"uid": uid, "timeout": f"{_PATIENCE:g}"}
+        try:
+            async with self._open().get(f"/v1/pods/{namespace}/{name}", params=params) as response:
+                answer = msgspec.json.decode(await response.read(), type=_Answer)
+                in_force = response.status == 200 and answer.inForce
+                return "" if in_force else answer.reason or f"the agent answered {response.status}"
+        except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError):
+            await asyncio.sleep(0.2)  # it is being started; asking a missing socket again costs nothing
+            return f"the policy agent of node {self._node} does not answer"
+
+    async def unready(self) -> str:
+        """Return why the node's agent is not ready, or nothing."""
+        try:
+            async with self._open().get("/readyz") as response:
+                text = (await response.text()).strip()
+                return "" if response.status == 200 else text or f"it answered {response.status}"
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return "it does not answer"
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None

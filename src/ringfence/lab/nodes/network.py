@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pod's network, as the kubelet asks for it: made closed, opened when the gate says so, closed, removed.
+
+The work is ``lab.fabric``'s, done in threads; this says for which pod and where. Simulated labs have no network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ringfence.errors import RingfenceError
+from ringfence.host import netns
+from ringfence.lab import fabric
+from ringfence.lab.topology import PodPlan, Topology, plan_pod
+
+
+class PodName(Protocol):
+    """What names a pod for ever."""
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def uid(self) -> str:
+        """Its UID: a pod of the same name that comes later is another."""
+
+
+class Network(Protocol):
+    """The network of one node's pods."""
+
+    async def add(self, pod: PodName, addresses: Sequence[str]) -> None:
+        """Make a pod's network, closed; what an earlier attempt left of it is replaced. Raises ``RingfenceError``."""
+
+    async def open(self, pod: PodName, addresses: Sequence[str]) -> None:
+        """Let packets flow. Raises ``RingfenceError``."""
+
+    async def remove(self, pod: PodName, addresses: Sequence[str]) -> None:
+        """Close and remove a pod's network; nothing left is nothing to do."""
+
+    def path(self, pod: PodName, addresses: Sequence[str]) -> Path | None:
+        """Return the file of the pod's network namespace, None where there are none."""
+
+    def node_path(self) -> Path | None:
+        """Return the file of the node's own network namespace, None where there are none."""
+
+    def socket(self, family: socket.AddressFamily) -> socket.socket:
+        """Return a TCP socket that speaks from the node: the kubelet's probes come from there."""
+
+
+class FabricNetwork:
+    """The network of one node of a lab with namespaces."""
+
+    def __init__(self, topology: Topology, node: str) -> None:
+        self._topology = topology
+        self._node = topology.node(node)
+
+    def _plan(self, pod: PodName, addresses: Sequence[str]) -> PodPlan:
+        parsed = [ipaddress.ip_address(address) for address in addresses]
+        return plan_pod(self._topology, self._node.name, pod.namespace, pod.name, pod.uid, parsed)
+
+    async def add(self, pod: PodName, addresses: Sequence[str]) -> None:
+        """Make a pod's network, closed; what an earlier attempt left of it is replaced."""
+        plan = self._plan(pod, addresses)
+        if netns.exists(plan.netns):
+            await asyncio.to_thread(fabric.remove_pod, self._topology, plan)
+        await asyncio.to_thread(fabric.add_pod, self._topology, plan)
+
+    async def open(self, pod: PodName, addresses: Sequence[str]) -> None:
+        """Let packets flow."""
+        await asyncio.to_thread(fabric.open_pod, self._topology, self._plan(pod, addresses))
+
+    async def remove(self, pod: PodName, addresses: Sequence[str]) -> None:
+        """Close and remove a pod's network."""
+        plan = self._plan(pod, addresses)
+        with contextlib.suppress(RingfenceError):  # half made, or half gone already
+            await asyncio.to_thread(fabric.close_pod, self._topology, plan)
+        await asyncio.to_thread(fabric.remove_pod, self._topology, plan)
+
+    def path(self, pod: PodName, addresses: Sequence[str]) -> Path | None:
+        """Return the file of the pod's network namespace."""
+        return netns.path(self._plan(pod, addresses).netns)
+
+    def node_path(self) -> Path | None:
+        """Return the file of the node's own network namespace."""
+        return netns.path(self._node.netns)
+
+    def socket(self, family: socket.AddressFamily) -> socket.socket:
+        """Return a TCP socket that speaks from the node."""
+        with netns.enter(self._node.netns):
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        return sock

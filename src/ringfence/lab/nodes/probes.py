@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One look at a container: does it answer on a port, over HTTP, or to a command? How often, and what follows, is
+``containers``'s.
+
+The look comes from the node's own network namespace: it is the kubelet's traffic, which policy must let pass
+(SEMANTICS: a pod's own node may always reach it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import ssl
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ringfence.lab.nodes import wire
+from ringfence.lab.nodes.runtime import NotStarted, Process, Runtime
+
+Json = Mapping[str, Any]
+_MOST_ANSWER = 10240
+
+
+class Failure(Exception):
+    """The look found fault; ``str()`` is what a kubelet would say."""
+
+
+class Dialer(Protocol):
+    """Where sockets that speak from the node come from."""
+
+    def socket(self, family: socket.AddressFamily) -> socket.socket:
+        """Return a non-blocking TCP socket."""
+
+
+def port_number(container: Json, port: int | str) -> int:
+    """Return a probe's port, looking a name up among the container's ports; raises ``Failure``."""
+    if isinstance(port, int):
+        return port
+    for known in container.get("ports", ()):
+        if known.get("name") == port:
+            return int(known["containerPort"])
+    raise Failure(f"couldn't find port: {port}")
+
+
+async def connect(dialer: Dialer, host: str, port: int) -> socket.socket:
+    """Return a connected socket that speaks from the node; raises ``Failure``."""
+    family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    sock = dialer.socket(family)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, (host, port))
+    except OSError as error:
+        sock.close()
+        raise Failure(f"dial tcp {host}:{port}: connect: {(error.strerror or str(error)).lower()}") from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def look(
+    probe: Json, container: Json, *, host: str, runtime: Runtime, running: str, env: Process, dialer: Dialer
+) -> None:
+    """Look once, for at most the probe's ``timeoutSeconds``; raises ``Failure``."""
+    seconds = probe.get("timeoutSeconds", 1)
+    try:
+        async with asyncio.timeout(seconds):
+            if "exec" in probe:
+                await _run(runtime, running, env, probe["exec"].get("command") or [])
+            elif "httpGet" in probe:
+                await _get(dialer, probe["httpGet"], container, host)
+            elif "tcpSocket" in probe:
+                target = probe["tcpSocket"]
+                port = port_number(container, target["port"])
+                (await connect(dialer, target.get("host") or host, port)).close()
+            else:
+                raise Failure(f"the lab has no probes of the kind {', '.join(sorted(probe))}")
+    except TimeoutError:
+        raise Failure(f"timed out after {seconds} s") from None
+
+
+async def _run(runtime: Runtime, running: str, env: Process, command: list[str]) -> None:
+    process = Process(argv=command, env=env.env, cwd=env.cwd, uid=env.uid, gid=env.gid, add=env.add, drop=env.drop)
+    try:
+        session = await runtime.exec(running, process)
+    except NotStarted as error:
+        raise Failure(str(error)) from None
+    output = b""
+    try:
+        while (frame := await session.receive()) is not None:
+            if frame.kind == wire.EXIT:
+                code = frame.json()["code"]
+                if code != 0:
+                    raise Failure(output.decode(errors="replace").strip() or f"exit code {code}")
+                return
+            output = (output + frame.payload)[:_MOST_ANSWER]
+    finally:
+        await session.close()
+
+
+async def _get(dialer: Dialer, target: Json, container: Json, host: str) -> None:
+    host = target.get("host") or host
+    port = port_number(container, target["port"])
+    path = target.get("path") or "/"
+    sock = await connect(dialer, host, port)
+    secure = target.get("scheme", "HTTP").upper() == "HTTPS"
+    tls = ssl._create_unverified_context() if secure else None  # noqa: S323, SLF001 - a kubelet does not verify either
+    reader, writer = await asyncio.open_connection(sock=sock, ssl=tls, server_hostname=host if secure else None)
+    try:
+        name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        headers = {"Host": name, "User-Agent": "kube-probe/ringfence", "Accept": "*/*", "Connection": "close"}
+        headers |= {header["name"]: header["value"] for header in target.get("httpHeaders") or ()}
+        lines = [f"GET {path} HTTP/1.1", *(f"{key}: {value}" for key, value in headers.items()), "", ""]
+        writer.write("\r\n".join(lines).encode())
+        words = (await reader.readline()).split(None, 2)
+        if len(words) < 2 or not words[1].isdigit():
+            raise Failure(f"malformed HTTP response from {name}")
+        if not 200 <= int(words[1]) < 400:
+            raise Failure(f"HTTP probe failed with statuscode: {int(words[1])}")
+    except OSError as error:
+        raise Failure(f'Get "http://{name}{path}": {error}') from None
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()

@@ -1,0 +1,464 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pod's life on its node: network, gate, containers, and the end.
+
+::
+
+    addresses -> network (closed) -> status with podIP -> the agent's gate -> network open -> init containers
+              -> containers, until all are done or the pod is deleted -> stop, remove the network, delete the object
+
+A pod whose gate does not open stays as it is, closed, and says why; nothing of its traffic has ever passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ringfence.errors import ClusterError, RingfenceError
+from ringfence.kube.client import Client
+from ringfence.lab.addressing import AddressPool
+from ringfence.lab.nodes import podspec, probes, status
+from ringfence.lab.nodes.containers import Adopted, Life
+from ringfence.lab.nodes.events import Recorder
+from ringfence.lab.nodes.gate import Gate
+from ringfence.lab.nodes.network import Network
+from ringfence.lab.nodes.runtime import Container, Runtime
+from ringfence.lab.nodes.status import Record, Sandbox, Waiting
+
+Json = Mapping[str, Any]
+
+_log = logging.getLogger("ringfence.lab.nodes")
+_RETRY = 1.0
+_DEAF_GRACE = 0.2  # seconds for a program that cannot hear SIGTERM: one that was just about to end may
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What a pod needs of its node, and of the lab."""
+
+    name: str
+    addresses: tuple[str, ...]
+    client: Client
+    runtime: Runtime
+    network: Network
+    gate: Gate
+    pool: AddressPool
+    events: Recorder
+    directory: Path
+    """``LabPaths.pods``: logs and volumes."""
+    account: Mapping[str, str]
+    """The service account's files: ``token``, ``ca.crt``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodId:
+    """What names a pod for ever."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    @property
+    def path(self) -> str:
+        """The pod at the API server."""
+        return f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
+
+    @property
+    def directory(self) -> str:
+        """The pod's directory of logs and volumes."""
+        return f"{self.namespace}_{self.name}_{self.uid}"
+
+
+class Bell:
+    """Wakes whoever waits, each time it rings."""
+
+    def __init__(self) -> None:
+        self._rung = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake everybody who waits now."""
+        self._rung.set()
+        self._rung = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Wait for the next ring."""
+        await self._rung.wait()
+
+
+def pod_id(pod: Json) -> PodId:
+    """Return a pod's names."""
+    metadata = pod["metadata"]
+    return PodId(metadata["namespace"], metadata["name"], metadata["uid"])
+
+
+class Worker:
+    """Runs one pod. ``update`` brings news of the object, ``forget`` says that it is gone."""
+
+    def __init__(self, node: Node, pod: Json, adopted: Mapping[str, Adopted]) -> None:
+        self.id = pod_id(pod)
+        self.pod = pod
+        self.runtime = node.runtime
+        self._node = node
+        self._adopted = dict(adopted)
+        self._host_network = bool(pod["spec"].get("hostNetwork"))
+        self.records = [*_records(pod, "initContainers"), *_records(pod, "containers")]
+        self.lives: dict[str, Life] = {}
+        self._sandbox = Sandbox((), node.addresses, time.time())
+        self._changed = asyncio.Event()
+        self._news = Bell()
+        self._moved = Bell()
+        self._deleted = asyncio.Event()
+        self._forgotten = False
+        self._left = False
+        self._grace: float | None = None
+        if pod["metadata"].get("deletionTimestamp"):
+            self.update(pod)
+
+    # -- news from the API server
+
+    def update(self, pod: Json) -> None:
+        """The object has changed: perhaps its deletion was asked for, or its grace was cut short."""
+        if pod["spec"] != self.pod["spec"]:
+            self._news.ring()
+        self.pod = pod
+        metadata = pod["metadata"]
+        if metadata.get("deletionTimestamp"):
+            grace = float(metadata.get("deletionGracePeriodSeconds") or 0)
+            self._grace = grace if self._grace is None else min(grace, self._grace)
+            self._deleted.set()
+            self._moved.ring()
+
+    def forget(self) -> None:
+        """The object is gone: end at once."""
+        self._forgotten = True
+        self._grace = 0.0
+        self._deleted.set()
+        self._moved.ring()
+
+    # -- the life
+
+    async def run(self) -> None:
+        """Live until the pod is deleted, and clean up after it."""
+        reporting = asyncio.create_task(self._report())
+        living = asyncio.create_task(self._live())
+        ending = asyncio.create_task(self._deleted.wait())
+        try:
+            await asyncio.wait((living, ending), return_when=asyncio.FIRST_COMPLETED)
+            if living.done() and living.exception() is not None:
+                _log.error("pod %s: %r", self.identify(), living.exception(), exc_info=living.exception())
+                self._event("FailedSync", f"error syncing pod: {living.exception()}", warning=True)
+            await ending
+            await self._end(living)
+        finally:
+            for task in (living, ending, reporting):
+                task.cancel()
+            await asyncio.gather(living, ending, reporting, return_exceptions=True)
+
+    async def _live(self) -> None:
+        if self.pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+            return
+        self._count_losses()
+        await self._set_up_network()
+        self._changed.set()
+        await self._pass_gate()
+        sidecars: list[asyncio.Task[None]] = []
+        try:
+            for record in self.records:
+                if record.init and not await self._initialise(record, sidecars):
+                    return
+            main = [self._begin(record) for record in self.records if not record.init]
+            await asyncio.gather(*main)
+        finally:
+            for task in sidecars:
+                task.cancel()
+            await asyncio.gather(*sidecars, return_exceptions=True)
+        self._changed.set()
+        await self._leave()
+
+    async def _initialise(self, record: Record, sidecars: list[asyncio.Task[None]]) -> bool:
+        """Run an init container to its end, or a sidecar to its start; False if the pod has failed by it."""
+        task = asyncio.ensure_future(self._begin(record))
+        if record.sidecar:
+            sidecars.append(task)
+            await self.lives[record.name].ready.wait()
+            return True
+        await task
+        return isinstance(record.state, status.Terminated) and record.state.code == 0
+
+    def _begin(self, record: Record) -> asyncio.Task[None]:
+        policy = self.pod["spec"].get("restartPolicy", "Always")
+        if record.init:
+            policy = "Always" if record.sidecar else "OnFailure" if policy == "Always" else policy
+        life = Life(record, self, policy)
+        self.lives[record.name] = life
+        return asyncio.create_task(life.run(self._adopted.pop(record.name, None)))
+
+    # -- network and gate
+
+    def _count_losses(self) -> None:
+        """A pod that ran before, but whose containers nobody has any more, starts again: as after a node's restart."""
+        before = {entry["name"]: entry for kind in ("initContainerStatuses", "containerStatuses")
+                  for entry in self.pod.get("status", {}).get(kind) or ()}  # fmt: skip
+        for record in self.records:
+            old = before.get(record.name, {})
+            record.restarts = int(old.get("restartCount", 0))
+            if record.name not in self._adopted and "running" in old.get("state", {}):
+                now = time.time()
+                record.last = status.Terminated(137, 0, "ContainerStatusUnknown", now, now, "the container was lost")
+                record.restarts += 1
+
+    async def _set_up_network(self) -> None:
+        known = [entry["ip"] for entry in self.pod.get("status", {}).get("podIPs") or ()]
+        if self._host_network:
+            self._sandbox = Sandbox(self._node.addresses, self._node.addresses, time.time())
+        elif self._adopted and known:
+            self._sandbox = Sandbox(tuple(known), self._node.addresses, self._began())
+        else:
+            await self._take_back(known)  # half made by a kubelet that was killed
+            await self._make_network()
+
+    def _began(self) -> float:
+        return min((adopted.started for adopted in self._adopted.values()), default=time.time())
+
+    async def _make_network(self) -> None:
+        while True:
+            addresses: tuple[str, ...] = ()
+            try:
+                addresses = tuple(str(address) for address in self._node.pool.allocate())
+                await self._node.network.add(self.id, addresses)
+            except (RingfenceError, OSError) as error:
+                await self._take_back(addresses)
+                self._event("FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}", warning=True)
+                await asyncio.sleep(_RETRY)
+            except asyncio.CancelledError:
+                await asyncio.shield(self._take_back(addresses))
+                raise
+            else:
+                self._sandbox = Sandbox(addresses, self._node.addresses, time.time())
+                return
+
+    async def _take_back(self, addresses: Sequence[str]) -> None:
+        if addresses:
+            with contextlib.suppress(RingfenceError, OSError):
+                await self._node.network.remove(self.id, addresses)
+            self._node.pool.release([ipaddress.ip_address(address) for address in addresses])
+
+    async def _pass_gate(self) -> None:
+        """Wait until policy for the pod is in force, and open its network. Policy does not judge hostNetwork pods."""
+        if self._host_network or self._adopted:
+            return
+        while reason := await self._node.gate.closed(self.id.namespace, self.id.name, self.id.uid):
+            self._event("FailedCreatePodSandBox", f"waiting for network policy: {reason}", warning=True)
+            await asyncio.sleep(0)
+        while True:
+            try:
+                await self._node.network.open(self.id, self._sandbox.addresses)
+            except (RingfenceError, OSError) as error:
+                self._event("FailedCreatePodSandBox", f"Failed to open the pod's network: {error}", warning=True)
+                await asyncio.sleep(_RETRY)
+            else:
+                return
+
+    # -- what containers need (containers.Surroundings)
+
+    async def describe(self, record: Record) -> Container:
+        """Return what to start for a container; raises ``podspec.Unusable`` and ``images.ImageMissing``."""
+        spec = self.spec(record.name)
+        maps = await self._config_maps()
+        placed = podspec.Placed(self._node.name, self._sandbox.addresses, self._node.addresses)
+        process = podspec.process(self.pod, spec, podspec.environment(self.pod, spec, placed, maps))
+        mounts = podspec.mounts(self.pod, spec, self.id.directory, maps)
+        await asyncio.to_thread(self._make_volumes, mounts.volumes)
+        files = podspec.pod_files(self.pod, placed, self._node.account) | dict(mounts.files)
+        network = self._node.network
+        return Container(
+            id=self._container_id(record),
+            process=process,
+            hostname=self._node.name if self._host_network else podspec.hostname(self.pod),
+            log=f"{self.id.directory}/{record.name}/{record.restarts}.log",
+            network=network.node_path() if self._host_network else network.path(self.id, self._sandbox.addresses),
+            files=files,
+            volumes=mounts.volumes,
+            about={
+                "namespace": self.id.namespace, "name": self.id.name, "uid": self.id.uid, "node": self._node.name,
+                "container": record.name, "attempt": record.restarts, "addresses": list(self._sandbox.addresses),
+            },
+        )  # fmt: skip
+
+    def _container_id(self, record: Record) -> str:
+        return f"{self.id.uid}.{record.name}.{record.restarts}"
+
+    async def _config_maps(self) -> podspec.ConfigMaps:
+        found: dict[str, dict[str, str]] = {}
+        for name in podspec.config_maps(self.pod):
+            try:
+                one = await self._node.client.get(f"/api/v1/namespaces/{self.id.namespace}/configmaps/{name}")
+            except ClusterError as error:
+                if error.code != 404:
+                    raise
+            else:
+                found[name] = one.get("data") or {}
+        return found
+
+    def _make_volumes(self, volumes: Sequence[tuple[str, str, bool]]) -> None:
+        for source, _, _ in volumes:
+            path = self._node.directory / source
+            path.mkdir(parents=True, exist_ok=True)
+            path.chmod(0o777)
+
+    def spec(self, name: str) -> Json:
+        """Return a container's part of the pod's current spec."""
+        spec = self.pod["spec"]
+        found: Json = next(one for one in [*spec.get("initContainers", ()), *spec["containers"]] if one["name"] == name)
+        return found
+
+    def host(self) -> str:
+        """Return the address to probe."""
+        return self._sandbox.addresses[0]
+
+    def dialer(self) -> probes.Dialer:
+        """Return where sockets that speak from the node come from."""
+        return self._node.network
+
+    def changed(self) -> None:
+        """A container's record has changed: the API server is told soon."""
+        self._changed.set()
+        self._moved.ring()
+
+    def event(self, reason: str, message: str, *, container: str, warning: bool = False) -> None:
+        """Record an event about a container."""
+        kind = (
+            "initContainers"
+            if any(record.init and record.name == container for record in self.records)
+            else "containers"
+        )
+        field = f"spec.{kind}{{{container}}}"
+        self._node.events.record(self.pod, self._node.name, reason, message, container=field, warning=warning)
+
+    def _event(self, reason: str, message: str, *, warning: bool = False) -> None:
+        self._node.events.record(self.pod, self._node.name, reason, message, warning=warning)
+
+    async def spec_changed(self) -> None:
+        """Wait until the pod's spec changes."""
+        await self._news.wait()
+
+    def identify(self) -> str:
+        """Return the pod as messages name it."""
+        return f"{self.id.name}_{self.id.namespace}({self.id.uid})"
+
+    # -- the API server is told
+
+    async def _report(self) -> None:
+        """Write the pod's status whenever something has changed, the latest state only."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await self._write_status()
+
+    async def _write_status(self) -> None:
+        patch = {"metadata": {"uid": self.id.uid},
+                 "status": status.pod_status(self.pod, self.records, self._sandbox, time.time())}  # fmt: skip
+        while not self._forgotten:
+            try:
+                await self._node.client.patch(f"{self.id.path}/status", patch)
+            except ClusterError as error:
+                if error.code in (404, 409, 422):
+                    return  # the pod is gone, or another has its name
+                await asyncio.sleep(_RETRY)
+                self._changed.set()
+            else:
+                return
+
+    # -- the end
+
+    async def _end(self, living: asyncio.Task[None]) -> None:
+        """Stop everything, remove the network, and let the object go."""
+        for record in self.records:
+            if record.name in self.lives and self.lives[record.name].running is not None:
+                self.event("Killing", f"Stopping container {record.name}", container=record.name)
+        await self._stop_containers()
+        living.cancel()
+        await asyncio.gather(living, return_exceptions=True)
+        await self._leave()
+        if not self._forgotten:
+            await self._delete_object()
+        directory = self._node.directory / self.id.directory
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    async def _stop_containers(self) -> None:
+        """Ask every container to end, and end those that have not when the grace period is over."""
+        running = [
+            (life.record, life.running.pid)
+            for life in self.lives.values()
+            if life.running is not None and isinstance(life.record.state, status.Running)
+        ]
+        # Nothing starts again from here on: the lives are told to stop at their next end.
+        for life in self.lives.values():
+            life.stop()
+        if not running:
+            return
+        heard = False
+        if self._grace != 0:
+            answers = [self.runtime.terminate(record.id, pid) for record, pid in running]
+            heard = any(await asyncio.gather(*answers))
+        await self._wait_for_end([record for record, _ in running], heard=heard)
+        await asyncio.gather(*(self.runtime.kill(record.id) for record, _ in running))
+        await self._wait_for_end([record for record, _ in running], heard=True, limit=5.0)
+
+    async def _wait_for_end(self, records: Sequence[Record], *, heard: bool, limit: float | None = None) -> None:
+        began = time.monotonic()
+        while any(isinstance(record.state, status.Running) for record in records):
+            grace = limit if limit is not None else (self._grace or 0.0)
+            if not heard:
+                grace = min(grace, _DEAF_GRACE)
+            left = began + grace - time.monotonic()
+            if left <= 0:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._moved.wait()
+
+    async def _leave(self) -> None:
+        """Give back what the pod holds of the node: containers and network. Its logs stay until it is deleted."""
+        for record in self.records:
+            # Also one whose start was broken off: it would run without anybody knowing.
+            container = self._container_id(record)
+            await self.runtime.kill(container)
+            await self.runtime.remove(container)
+        if not self._host_network and not self._left:
+            self._left = True
+            await self._take_back(self._sandbox.addresses)
+
+    async def _delete_object(self) -> None:
+        body = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.id.uid}}
+        while not self._forgotten:
+            try:
+                await self._node.client.delete(self.id.path, body)
+            except ClusterError as error:
+                if error.code in (404, 409):
+                    return
+                await asyncio.sleep(_RETRY)
+            else:
+                return
+
+
+def _records(pod: Json, kind: str) -> list[Record]:
+    reason = "PodInitializing" if pod["spec"].get("initContainers") and kind == "containers" else "ContainerCreating"
+    return [
+        Record(
+            name=container["name"],
+            image=container.get("image", ""),
+            init=kind == "initContainers",
+            sidecar=kind == "initContainers" and container.get("restartPolicy") == "Always",
+            state=Waiting(reason),
+        )
+        for container in pod["spec"].get(kind) or ()
+    ]
