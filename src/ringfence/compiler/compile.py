@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cluster, policies and node in, program out.
+
+Keeps only what the node's own pods need. Pods that the same policies select share their rulesets; a ruleset differs
+between such pods only where a named port is another number on one of them. Nothing is written down from memory: the
+same cluster and policies make the same program, whatever was compiled before.
+
+Compiled are the tiers that say "allow this, deny the rest": one tier that denies by default, with allow and deny
+rules. Whatever needs more (several tiers in use, a default or an action that passes on) is refused as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ringfence.compiler.compile_index import PodIndex, PolicyIndex
+from ringfence.compiler.compile_peers import PeerSets, PortName, digest
+from ringfence.compiler.program import (
+    CompiledRule,
+    EndpointEntry,
+    PeerSetId,
+    PortSpan,
+    Program,
+    Ruleset,
+    RulesetId,
+)
+from ringfence.errors import Unsupported
+from ringfence.model.addresses import address_order
+from ringfence.model.cluster import Cluster, Endpoint
+from ringfence.model.policy import Action, AnyPeer, Direction, Peers, Policy, PolicySet, Rule
+from ringfence.model.ports import ANY_PORT, LAST_PORT, AnyTraffic, NamedPort, PortMatch, PortRange, Ports, Protocol
+
+EVERY_PORT = PortRange(0, LAST_PORT)
+
+_Names = tuple[tuple[str, Protocol], ...]
+_Numbers = tuple[tuple[int, ...], ...]
+
+
+def compile_program(cluster: Cluster, policies: PolicySet, node: str) -> Program:
+    """Return what a node must enforce for its pods; raises ``Unsupported`` for policies that no program can hold."""
+    _refuse_unsupported(policies)
+    return _Compilation(cluster, policies.policies(), node).program()
+
+
+def _refuse_unsupported(policies: PolicySet) -> None:
+    used = [tier for tier in policies.tiers if tier.policies]
+    refusals = []
+    if len(used) > 1:
+        refusals.append(f"policies in more than one tier ({', '.join(tier.name for tier in used)})")
+    refusals += [f"tier {tier.name} passes by default" for tier in used if tier.default is Action.PASS]
+    refusals += [
+        f"{rule.origin} passes to the next tier"
+        for policy in policies.policies()
+        for rule in (*(policy.ingress or ()), *(policy.egress or ()))
+        if rule.action is Action.PASS
+    ]
+    if refusals:
+        raise Unsupported("compiled", refusals)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a rule compiles to, and the same written down for its ruleset's digest."""
+
+    rules: tuple[CompiledRule, ...]
+    written: tuple[tuple[object, ...], ...]
+
+
+class _Compilation:
+    """One run: what is shared while the program of one node is put together."""
+
+    def __init__(self, cluster: Cluster, policies: Iterable[Policy], node: str) -> None:
+        self._cluster = cluster
+        self._node = node
+        self._pods = pods = PodIndex(cluster)
+        self._policies = PolicyIndex(policies, pods)
+        self._peer_sets = PeerSets(pods)
+        self._rulesets: dict[RulesetId, Ruleset] = {}
+        # Keyed by the identity of policies and rules, which the policy set keeps alive: hashing them costs too much.
+        self._names: dict[tuple[int, ...], _Names] = {}
+        self._made: dict[tuple[Direction, tuple[int, ...], _Numbers], RulesetId] = {}
+        self._parts: dict[tuple[Direction, int, _Numbers], _Part] = {}
+
+    def program(self) -> Program:
+        endpoints = [
+            entry
+            for endpoint in self._cluster.endpoints.values()
+            if endpoint.node == self._node and not endpoint.host_network
+            for entry in self._entries(endpoint)
+        ]
+        node = self._cluster.nodes.get(self._node)
+        return Program(
+            node=self._node,
+            node_addresses=node.addresses if node else frozenset(),
+            endpoints=tuple(sorted(endpoints, key=lambda entry: address_order(entry.address))),
+            rulesets=tuple(self._rulesets[ruleset_id] for ruleset_id in sorted(self._rulesets)),
+            peer_sets=self._peer_sets.made(),
+        )
+
+    def _entries(self, endpoint: Endpoint) -> Iterator[EndpointEntry]:
+        addresses = self._cluster.addresses_of(endpoint)
+        if not addresses:
+            return
+        selecting = self._policies.selecting(endpoint)
+        ingress = self._ruleset(Direction.INGRESS, selecting, endpoint)
+        egress = self._ruleset(Direction.EGRESS, selecting, endpoint)
+        for address in addresses:
+            yield EndpointEntry(address, endpoint.key, endpoint.uid, ingress, egress)
+
+    def _ruleset(self, direction: Direction, selecting: tuple[Policy, ...], endpoint: Endpoint) -> RulesetId | None:
+        isolating = tuple(policy for policy in selecting if policy.rules(direction) is not None)
+        if not isolating:
+            return None
+        ids = tuple(map(id, isolating))
+        numbers = self._subject_numbers(ids, isolating, endpoint) if direction is Direction.INGRESS else ()
+        key = direction, ids, numbers
+        if key not in self._made:
+            rules = (rule for policy in isolating for rule in policy.rules(direction) or ())
+            parts = [self._rule(direction, rule, endpoint) for rule in rules]
+            ruleset_id = RulesetId(digest((direction.value, *(line for part in parts for line in part.written))))
+            compiled = tuple(rule for part in parts for rule in part.rules)
+            self._rulesets[ruleset_id] = Ruleset(ruleset_id, direction, compiled)
+            self._made[key] = ruleset_id
+        return self._made[key]
+
+    def _subject_numbers(self, ids: tuple[int, ...], isolating: Iterable[Policy], subject: Endpoint) -> _Numbers:
+        """Return what the port names of policies are on a pod: all by which two pods' ingress rulesets can differ."""
+        if ids not in self._names:
+            traffics = (rule.traffic for policy in isolating for rule in policy.ingress or ())
+            self._names[ids] = _sorted_names(name for traffic in traffics for name in _port_names(traffic))
+        return _numbers(self._names[ids], subject)
+
+    def _rule(self, direction: Direction, rule: Rule, subject: Endpoint) -> _Part:
+        """Compile a rule; one that can never match, whatever pods come, compiles to nothing."""
+        names = _port_names(rule.traffic) if direction is Direction.INGRESS else ()
+        key = direction, id(rule), _numbers(names, subject)
+        if key not in self._parts:
+            compiled = self._ingress_rule(rule, subject) if direction is Direction.INGRESS else self._egress_rule(rule)
+            rules = tuple(compiled)
+            self._parts[key] = _Part(rules, tuple(map(_write, rules)))
+        return self._parts[key]
+
+    def _ingress_rule(self, rule: Rule, subject: Endpoint) -> Iterator[CompiledRule]:
+        """Names are looked up on the selected pod itself (SEMANTICS 9)."""
+        if isinstance(rule.traffic, AnyTraffic):
+            traffic: AnyTraffic | tuple[PortSpan, ...] = rule.traffic
+        else:
+            traffic = spans(span for match in rule.traffic.matches for span in _resolved(match, subject))
+        if traffic != () and rule.peers != Peers(()):
+            yield CompiledRule(rule.action, self._peers(rule.peers), traffic, rule.origin)
+
+    def _egress_rule(self, rule: Rule) -> Iterator[CompiledRule]:
+        """Names are looked up on each destination pod: one rule for each number that a name has there."""
+        if rule.peers == Peers(()):
+            return
+        if isinstance(rule.traffic, AnyTraffic):
+            yield CompiledRule(rule.action, self._peers(rule.peers), rule.traffic, rule.origin)
+            return
+        numeric = spans(span for match in rule.traffic.matches for span in _numeric(match))
+        if numeric:
+            yield CompiledRule(rule.action, self._peers(rule.peers), numeric, rule.origin)
+        for port in self._port_numbers(rule.traffic):
+            span = PortSpan(port.protocol, PortRange(port.number, port.number))
+            yield CompiledRule(rule.action, self._peer_sets.with_port(rule.peers, port), (span,), rule.origin)
+
+    def _port_numbers(self, traffic: Ports) -> Iterator[PortName]:
+        for name, protocol in _sorted_names(_port_names(traffic)):
+            for number in self._pods.port_numbers(name, protocol):
+                yield PortName(name, protocol, number)
+
+    def _peers(self, peers: AnyPeer | Peers) -> AnyPeer | PeerSetId:
+        return peers if isinstance(peers, AnyPeer) else self._peer_sets.plain(peers)
+
+
+def spans(given: Iterable[PortSpan]) -> tuple[PortSpan, ...]:
+    """Return port spans that cover the same ports: disjoint, not touching, sorted by protocol number and port."""
+    merged: list[PortSpan] = []
+    for span in sorted(given, key=lambda s: (s.protocol.number, s.ports)):
+        last = merged[-1] if merged else None
+        if last is not None and last.protocol is span.protocol and span.ports.first <= last.ports.last + 1:
+            end = max(last.ports.last, span.ports.last)
+            merged[-1] = PortSpan(span.protocol, PortRange(last.ports.first, end))
+        else:
+            merged.append(span)
+    return tuple(merged)
+
+
+def _write(rule: CompiledRule) -> tuple[object, ...]:
+    """Write a rule down for its ruleset's digest: all of it, origin included."""
+    traffic = None
+    if not isinstance(rule.traffic, AnyTraffic):
+        traffic = tuple((span.protocol.value, span.ports.first, span.ports.last) for span in rule.traffic)
+    peers = None if isinstance(rule.peers, AnyPeer) else rule.peers
+    source = rule.origin.object
+    return (rule.action.value, peers, traffic, source.kind, source.namespace, source.name, rule.origin.path)
+
+
+def _port_names(traffic: AnyTraffic | Ports) -> _Names:
+    if isinstance(traffic, AnyTraffic):
+        return ()
+    return tuple((match.port.name, match.protocol) for match in traffic.matches if isinstance(match.port, NamedPort))
+
+
+def _sorted_names(names: Iterable[tuple[str, Protocol]]) -> _Names:
+    return tuple(sorted(set(names), key=lambda pair: (pair[0], pair[1].number)))
+
+
+def _numbers(names: _Names, subject: Endpoint) -> _Numbers:
+    return tuple(tuple(sorted(subject.port_numbers(name, protocol))) for name, protocol in names)
+
+
+def _resolved(match: PortMatch, subject: Endpoint) -> Iterable[PortSpan]:
+    if isinstance(match.port, NamedPort):
+        numbers = subject.port_numbers(match.port.name, match.protocol)
+        return (PortSpan(match.protocol, PortRange(number, number)) for number in numbers)
+    return _numeric(match)
+
+
+def _numeric(match: PortMatch) -> Iterable[PortSpan]:
+    match match.port:
+        case NamedPort():
+            return ()
+        case PortRange() as ports:
+            return (PortSpan(match.protocol, ports),)
+        case _:
+            assert match.port is ANY_PORT
+            return (PortSpan(match.protocol, EVERY_PORT),)

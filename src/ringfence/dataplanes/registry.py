@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engines by name: what they are, whether this machine can run them, and which to take when nobody says.
+
+An engine's code is imported when it is asked for, so that listing names costs nothing and a machine without an
+engine's library can still run the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ringfence.dataplanes.base import Answer, Dataplane, Probe
+from ringfence.errors import UsageError
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine: its name on the command line, a line about it, and whether it filters packets or only answers."""
+
+    name: str
+    summary: str
+    filters: bool
+    probe: Callable[[], Probe]
+    build: Callable[[], Dataplane]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The engine that was chosen, and why."""
+
+    engine: Engine
+    reason: str
+
+
+def _probe_nftables() -> Probe:
+    from ringfence.dataplanes.nftables.observe import probe  # noqa: PLC0415 - imported when asked for
+
+    return probe()
+
+
+def _build_nftables() -> Dataplane:
+    from ringfence.dataplanes.nftables.apply import NftablesDataplane  # noqa: PLC0415 - imported when asked for
+
+    return NftablesDataplane()
+
+
+def _probe_memory() -> Probe:
+    from ringfence.dataplanes.memory.observe import probe  # noqa: PLC0415 - imported when asked for
+
+    return probe()
+
+
+def _build_memory() -> Dataplane:
+    from ringfence.dataplanes.memory.apply import MemoryDataplane  # noqa: PLC0415 - imported when asked for
+
+    return MemoryDataplane()
+
+
+ENGINES: Mapping[str, Engine] = {
+    engine.name: engine
+    for engine in (
+        Engine("nftables", "filters in the kernel, on any Linux >= 5.4", True, _probe_nftables, _build_nftables),
+        Engine("memory", "decides flows in this process; filters no packet", False, _probe_memory, _build_memory),
+    )
+}
+"""All engines, the best first."""
+
+
+def engine(name: str) -> Engine:
+    """Return an engine by its name; raises ``UsageError`` if there is none."""
+    try:
+        return ENGINES[name]
+    except KeyError:
+        raise UsageError(f'there is no dataplane "{name}"; choose one of {", ".join(ENGINES)}') from None
+
+
+def choose(wanted: str = AUTO, engines: Mapping[str, Engine] = ENGINES) -> Choice:
+    """Return the engine of a name, or for ``auto`` the best that this machine can run.
+
+    A named engine is not probed: running it will say what is missing. Raises ``UsageError`` if nothing can run.
+    """
+    if wanted != AUTO:
+        return Choice(engine(wanted), "asked for by name")
+    passed_over: list[str] = []
+    for candidate in engines.values():
+        found = candidate.probe()
+        if found.answer is Answer.YES:
+            return Choice(candidate, "; ".join([*passed_over, f"{candidate.name}: {found.reason}"]))
+        remedy = f" ({found.remedy})" if found.remedy else ""
+        passed_over.append(f"not {candidate.name}: {found.reason}{remedy}")
+    raise UsageError(f"no dataplane can run here: {'; '.join(passed_over)}")
