@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from ringfence.lab.topology import BRIDGE, PREFIX, UPLINK, ExternalPlan, NodePla
 from ringfence.lab.topology_state import GATEWAY_MAC, RouteKind, Settings, State
 
 _UPLINK_INDEX = 2  # the first link of a namespace after lo
+_CARRIER_TIMEOUT = 5.0  # seconds; it takes one at the very most
 _ROUTE_KINDS = {
     RouteKind.UNICAST: rtnetlink.UNICAST,
     RouteKind.UNREACHABLE: rtnetlink.UNREACHABLE,
@@ -51,6 +53,8 @@ def build(topology: Topology) -> None:
             for node in topology.nodes:
                 up = rtnetlink.link_up(socket.if_nametoindex(node.fabric_interface))
                 route.send([up, *_requests(topology_state.fabric_link_state(node))])
+        for node in topology.nodes:
+            _wait_for_uplink(node.netns)
     except BaseException:
         destroy(topology.lab)
         raise
@@ -101,6 +105,9 @@ def open_pod(topology: Topology, pod: PodPlan) -> None:
         else:
             up = [rtnetlink.link_up(index, proxy_arp=True)]
         route.send([*up, *_requests(topology_state.opening(topology, pod))])
+        if topology.plugin == "kubenet":
+            _wait_for(route, _index(BRIDGE), pod.node.netns)  # a bridge carries nothing before its first port does
+    _wait_for_uplink(pod.netns)
 
 
 def close_pod(topology: Topology, pod: PodPlan) -> None:
@@ -137,6 +144,7 @@ def add_external(topology: Topology, external: ExternalPlan) -> None:
         with _inside(topology.fabric_netns) as route:
             up = rtnetlink.link_up(_index(peer))
             route.send([up, *_requests(topology_state.fabric_external_state(external))])
+        _wait_for_uplink(external.netns)
     except BaseException:
         netns.delete(external.netns)
         raise
@@ -170,6 +178,20 @@ def _attach(
             route.send(_requests(state))
     finally:
         os.close(descriptor)
+
+
+def _wait_for_uplink(name: str) -> None:
+    with _inside(name) as route:
+        _wait_for(route, _UPLINK_INDEX, name)
+
+
+def _wait_for(route: RouteSocket, index: int, name: str) -> None:
+    """Wait until what is sent by a link is no longer lost: a lost SYN costs a second."""
+    deadline = time.monotonic() + _CARRIER_TIMEOUT
+    while not route.carries(index):
+        if time.monotonic() > deadline:
+            raise HostRefused(f"a link in {name} did not come up", asked=f"state of link {index}", answered="down")
+        time.sleep(0.001)
 
 
 @contextmanager

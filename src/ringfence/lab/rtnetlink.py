@@ -21,13 +21,15 @@ from ringfence.model.addresses import Address, Network
 LOOPBACK = 1  # lo's index in every namespace
 
 # linux/rtnetlink.h: message types
-_NEWLINK, _DELLINK, _SETLINK, _NEWADDR, _NEWROUTE, _DELROUTE, _NEWNEIGH, _DELNEIGH = 16, 17, 19, 20, 24, 25, 28, 29
+_NEWLINK, _DELLINK, _GETLINK, _SETLINK, _NEWADDR = 16, 17, 18, 19, 20
+_NEWROUTE, _DELROUTE, _NEWNEIGH, _DELNEIGH = 24, 25, 28, 29
 # linux/netlink.h: flags and answers
 _REQUEST, _ACK, _REPLACE, _EXCL, _CREATE, _ACK_TLVS = 0x1, 0x4, 0x100, 0x200, 0x400, 0x200
 _ERROR, _CAP_ACK, _EXT_ACK, _MESSAGE, _NESTED = 2, 10, 11, 1, 0x8000
 _SOL_NETLINK = 270
 # linux/if_link.h
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MASTER, _IFLA_PROTINFO, _IFLA_LINKINFO, _IFLA_AF_SPEC = 1, 3, 10, 12, 18, 26
+_IFLA_OPERSTATE, _OPERSTATE_UP = 16, 6
 _IFLA_NET_NS_FD, _INFO_KIND, _INFO_DATA, _VETH_PEER, _BRPORT_HAIRPIN, _INET_CONF, _PROXY_ARP = 28, 1, 2, 1, 4, 1, 3
 _IFF_UP = 1
 # linux/if_addr.h, linux/neighbour.h, linux/rtnetlink.h
@@ -173,6 +175,22 @@ class RouteSocket:
                 if failed and failed not in request.forgives:
                     answer = f"{os.strerror(failed)}: {said}" if said else os.strerror(failed)
                     raise HostRefused(f"the kernel refused to {request.text}", asked=request.text, answered=answer)
+
+    def carries(self, index: int) -> bool:
+        """Tell whether a link sends packets yet. The kernel gets round to that a moment after the other end came up,
+        and loses what is sent until then; to ask hurries it (since Linux 6.9).
+        """
+        self._socket.send(struct.pack("=IHHII", 32, _GETLINK, _REQUEST, 0, 0) + _link(index))
+        data = self._socket.recv(65536)
+        if struct.unpack_from("=H", data, 4)[0] == _ERROR:
+            return False
+        at = 16 + 16  # header, ifinfomsg
+        while at + 4 <= len(data):
+            length, kind = struct.unpack_from("=HH", data, at)
+            if kind == _IFLA_OPERSTATE:
+                return data[at + 4] == _OPERSTATE_UP
+            at += (length + 3) & ~3
+        return False
 
     def _answers(self, wanted: int) -> dict[int, tuple[int, str]]:
         failures: dict[int, tuple[int, str]] = {}
