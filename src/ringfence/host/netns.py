@@ -17,8 +17,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from ringfence.errors import HostLacks, HostRefused
+
+T = TypeVar("T")
 
 DIRECTORY = Path("/run/netns")
 
@@ -128,6 +131,21 @@ def entered(inside: int) -> Iterator[None]:
             _call("setns", outside, _CLONE_NEWNET)
     finally:
         os.close(outside)
+
+
+def in_fresh(work: Callable[[], T]) -> T:
+    """Run something in an unnamed, empty namespace that ends with it; returns or raises what it does.
+
+    It runs in a thread of its own. Raises ``HostLacks`` without the privilege.
+    """
+    results: list[T] = []
+
+    def body() -> None:
+        _call("unshare", _CLONE_NEWNET)
+        results.append(work())
+
+    _in_own_thread(body)
+    return results[0]
 
 
 def open_own() -> int:

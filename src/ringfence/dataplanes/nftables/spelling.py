@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One spelling for everything that is compared between what we write and what nft prints. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Iterable
+
+MAX_COMMENT = 128  # bytes; nft refuses more (NFTNL_UDATA_COMMENT_MAXLEN)
+
+
+def named(kind: str, content: Iterable[str], *, salt: int) -> str:
+    """Return the name of an object: its kind and 16 hexadecimal digits of digest."""
+    digest = hashlib.sha256("\n".join((kind, str(salt), *content)).encode())
+    return f"{kind}-{digest.hexdigest()[:16]}"
+
+
+def address(text: str) -> str:
+    """Return an address as Python prints it (nft prints ``::ffff:1.2.3.4`` where Python 3.11 does not)."""
+    return str(ipaddress.IPv6Address(text)) if ":" in text else text
+
+
+def span(first: int, last: int, version: int) -> str:
+    """Return a range of addresses as nft prints it: an address, a prefix, or first-last."""
+    if first == last:
+        return _text(first, version)
+    size = last - first + 1
+    if size.bit_count() == 1 and first % size == 0:
+        return f"{_text(first, version)}/{(32 if version == 4 else 128) - size.bit_length() + 1}"
+    return f"{_text(first, version)}-{_text(last, version)}"
+
+
+def _text(number: int, version: int) -> str:
+    return str(ipaddress.IPv4Address(number) if version == 4 else ipaddress.IPv6Address(number))
+
+
+def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ranges (first and last number, both included) sorted, disjoint, and joined where they touch."""
+    result: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if result and first <= result[-1][1] + 1:
+            result[-1] = (result[-1][0], max(last, result[-1][1]))
+        else:
+            result.append((first, last))
+    return result
+
+
+def comment(text: str) -> str:
+    """Return a text as a comment that nft takes: one line without quotes, at most 128 bytes.
+
+    A longer one keeps its start and its end, which tell most, around a digest of the whole.
+    """
+    clean = "".join(c if " " <= c <= "~" and c not in '"\\' else "?" for c in text)
+    if len(clean) <= MAX_COMMENT:
+        return clean
+    mark = f"~{hashlib.sha256(text.encode()).hexdigest()[:8]}~"
+    end = clean[-32:]
+    return clean[: MAX_COMMENT - len(end) - len(mark)] + mark + end
