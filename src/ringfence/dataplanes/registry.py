@@ -36,7 +36,7 @@ class Choice:
 
 
 def _probe_nftables() -> Probe:
-    from ringfence.dataplanes.nftables.observe import probe  # noqa: PLC0415 - imported when asked for
+    from ringfence.dataplanes.nftables.probe import probe  # noqa: PLC0415 - imported when asked for
 
     return probe()
 
