@@ -34,6 +34,11 @@ class Choice:
     engine: Engine
     reason: str
 
+    @property
+    def name(self) -> str:
+        """The engine's name."""
+        return self.engine.name
+
 
 def _probe_nftables() -> Probe:
     from ringfence.dataplanes.nftables.probe import probe  # noqa: PLC0415 - imported when asked for
