@@ -30,7 +30,7 @@ from ringfence.lab.nodes.network import FabricNetwork, Network
 from ringfence.lab.nodes.runtime import RunnerRuntime, Runtime
 from ringfence.lab.nodes.streams import Streams, serve
 from ringfence.lab.nodes.worker import Node
-from ringfence.lab.topology import Topology, plan_topology
+from ringfence.lab.topology import NodePlan, Topology, plan_topology
 
 _log = logging.getLogger("ringfence.lab.nodes")
 _FIRST_PAUSE, _LAST_PAUSE, _LONG = 0.1, 5.0, 10.0
@@ -48,7 +48,7 @@ async def keep(name: str, work: Work) -> None:
         try:
             await work()
             _log.error("%s has ended; starting it again in %.1f s", name, pause)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a bug in one task must not end the lab
             _log.exception("%s has failed; starting it again in %.1f s", name, pause)
         await asyncio.sleep(pause)
         pause = _FIRST_PAUSE if loop.time() - began > _LONG else min(pause * 2, _LAST_PAUSE)
@@ -66,7 +66,7 @@ class Lab:
         if config.simulated:
             from ringfence.lab.nodes.simulated import SimulatedRuntime  # noqa: PLC0415 - only simulated labs pay for it
 
-            self.runtime = SimulatedRuntime(paths, config.nodes)
+            self.runtime = SimulatedRuntime(paths)
         else:
             self.runtime = RunnerRuntime(paths.pods)
 
@@ -76,14 +76,14 @@ class Lab:
             return OpenGate()
         return AgentGate(self.paths.gate_socket(node), node)
 
-    def network(self, node: str) -> Network:
+    def network(self, plan: NodePlan) -> Network:
         """Return the network of a node."""
-        if self.config.simulated:
-            from ringfence.lab.nodes.simulated import SimulatedNetwork  # noqa: PLC0415 - as above
+        if isinstance(self.runtime, RunnerRuntime):
+            return FabricNetwork(self.topology, plan.name)
+        from ringfence.lab.nodes.simulated import SimulatedNetwork, SimulatedRuntime  # noqa: PLC0415 - as above
 
-            assert not isinstance(self.runtime, RunnerRuntime)
-            return SimulatedNetwork(self.runtime)
-        return FabricNetwork(self.topology, node)
+        assert isinstance(self.runtime, SimulatedRuntime)
+        return SimulatedNetwork(self.runtime, str(plan.addresses[0]))
 
     def kubelets(self, version: str, events: Recorder) -> list[Kubelet]:
         """Return the kubelets of all nodes."""
@@ -95,7 +95,7 @@ class Lab:
                     addresses=tuple(str(address) for address in plan.addresses),
                     client=self.client,
                     runtime=self.runtime,
-                    network=self.network(plan.name),
+                    network=self.network(plan),
                     gate=self.gate(plan.name),
                     pool=AddressPool(self.config.network_plugin, plan.pod_networks),
                     events=events,

@@ -48,7 +48,7 @@ class Surroundings(Protocol):
         """Return where sockets that speak from the node come from."""
 
     def changed(self) -> None:
-        """A record has changed."""
+        """Note that a record has changed."""
 
     def event(self, reason: str, message: str, *, container: str, warning: bool = False) -> None:
         """Record an event about a container."""

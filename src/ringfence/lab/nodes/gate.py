@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent's gate: whether policy for a pod is in force on its node. Asked over the agent's Unix socket, never guessed.
+"""The agent's gate: whether policy for a pod is in force on its node. The agent is asked; nothing is guessed.
 
 In doubt, closed: no answer is a no.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The system calls that make a container and that Python has no name for; each raises ``OSError`` naming what failed."""
+"""The system calls that make a container and that Python lacks; each raises ``OSError`` naming what failed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading the logs that the runner writes (``processes.Log``): the last lines, since when, with times, and following."""
+"""Reads the logs that the runner writes (``processes.Log``): the last lines, since when, with times, following."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -54,8 +55,11 @@ class Network(Protocol):
     def node_path(self) -> Path | None:
         """Return the file of the node's own network namespace, None where there are none."""
 
-    def socket(self, family: socket.AddressFamily) -> socket.socket:
-        """Return a TCP socket that speaks from the node: the kubelet's probes come from there."""
+    async def tcp(self, host: str, port: int) -> None:
+        """Connect from the node, and close: the kubelet's probes come from there. Raises ``OSError``."""
+
+    async def http(self, host: str, port: int, request: bytes, *, secure: bool) -> bytes:
+        """Send a request from the node and return the answer's first line; raises ``OSError``."""
 
 
 class FabricNetwork:
@@ -95,9 +99,32 @@ class FabricNetwork:
         """Return the file of the node's own network namespace."""
         return netns.path(self._node.netns)
 
-    def socket(self, family: socket.AddressFamily) -> socket.socket:
-        """Return a TCP socket that speaks from the node."""
+    async def tcp(self, host: str, port: int) -> None:
+        """Connect from the node, and close."""
+        (await self._connect(host, port)).close()
+
+    async def http(self, host: str, port: int, request: bytes, *, secure: bool) -> bytes:
+        """Send a request from the node and return the answer's first line."""
+        sock = await self._connect(host, port)
+        # A kubelet does not verify certificates either: "the kubelet skips certificate verification".
+        tls = ssl._create_unverified_context() if secure else None  # noqa: S323, SLF001 - see above
+        reader, writer = await asyncio.open_connection(sock=sock, ssl=tls, server_hostname=host if secure else None)
+        try:
+            writer.write(request)
+            return await reader.readline()
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _connect(self, host: str, port: int) -> socket.socket:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with netns.enter(self._node.netns):
             sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (host, port))
+        except BaseException:
+            sock.close()
+            raise
         return sock

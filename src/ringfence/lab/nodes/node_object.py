@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 from ringfence.lab.topology import NodePlan
@@ -66,7 +67,7 @@ def resources() -> dict[str, Any]:
 
 def info(version: str) -> dict[str, str]:
     """Return ``nodeInfo``."""
-    names = platform.freedesktop_os_release() if os.path.exists("/etc/os-release") else {}
+    names = platform.freedesktop_os_release() if Path("/etc/os-release").exists() else {}
     return {
         "architecture": architecture(),
         "bootID": "",

@@ -9,10 +9,6 @@ The look comes from the node's own network namespace: it is the kubelet's traffi
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
-import socket
-import ssl
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -28,10 +24,13 @@ class Failure(Exception):
 
 
 class Dialer(Protocol):
-    """Where sockets that speak from the node come from."""
+    """The kubelet's way to a pod: connections that come from the node."""
 
-    def socket(self, family: socket.AddressFamily) -> socket.socket:
-        """Return a non-blocking TCP socket."""
+    async def tcp(self, host: str, port: int) -> None:
+        """Connect and close; raises ``OSError``."""
+
+    async def http(self, host: str, port: int, request: bytes, *, secure: bool) -> bytes:
+        """Send a request and return the answer's first line; raises ``OSError``."""
 
 
 def port_number(container: Json, port: int | str) -> int:
@@ -42,21 +41,6 @@ def port_number(container: Json, port: int | str) -> int:
         if known.get("name") == port:
             return int(known["containerPort"])
     raise Failure(f"couldn't find port: {port}")
-
-
-async def connect(dialer: Dialer, host: str, port: int) -> socket.socket:
-    """Return a connected socket that speaks from the node; raises ``Failure``."""
-    family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
-    sock = dialer.socket(family)
-    try:
-        await asyncio.get_running_loop().sock_connect(sock, (host, port))
-    except OSError as error:
-        sock.close()
-        raise Failure(f"dial tcp {host}:{port}: connect: {(error.strerror or str(error)).lower()}") from None
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 async def look(
@@ -71,9 +55,7 @@ async def look(
             elif "httpGet" in probe:
                 await _get(dialer, probe["httpGet"], container, host)
             elif "tcpSocket" in probe:
-                target = probe["tcpSocket"]
-                port = port_number(container, target["port"])
-                (await connect(dialer, target.get("host") or host, port)).close()
+                await _connect(dialer, probe["tcpSocket"], container, host)
             else:
                 raise Failure(f"the lab has no probes of the kind {', '.join(sorted(probe))}")
     except TimeoutError:
@@ -99,28 +81,35 @@ async def _run(runtime: Runtime, running: str, env: Process, command: list[str])
         await session.close()
 
 
-async def _get(dialer: Dialer, target: Json, container: Json, host: str) -> None:
-    host = target.get("host") or host
-    port = port_number(container, target["port"])
-    path = target.get("path") or "/"
-    sock = await connect(dialer, host, port)
-    secure = target.get("scheme", "HTTP").upper() == "HTTPS"
-    tls = ssl._create_unverified_context() if secure else None  # noqa: S323, SLF001 - a kubelet does not verify either
-    reader, writer = await asyncio.open_connection(sock=sock, ssl=tls, server_hostname=host if secure else None)
+async def _connect(dialer: Dialer, target: Json, container: Json, host: str) -> None:
+    host, port = target.get("host") or host, port_number(container, target["port"])
     try:
-        name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        headers = {"Host": name, "User-Agent": "kube-probe/ringfence", "Accept": "*/*", "Connection": "close"}
-        headers |= {header["name"]: header["value"] for header in target.get("httpHeaders") or ()}
-        lines = [f"GET {path} HTTP/1.1", *(f"{key}: {value}" for key, value in headers.items()), "", ""]
-        writer.write("\r\n".join(lines).encode())
-        words = (await reader.readline()).split(None, 2)
-        if len(words) < 2 or not words[1].isdigit():
-            raise Failure(f"malformed HTTP response from {name}")
-        if not 200 <= int(words[1]) < 400:
-            raise Failure(f"HTTP probe failed with statuscode: {int(words[1])}")
+        await dialer.tcp(host, port)
     except OSError as error:
-        raise Failure(f'Get "http://{name}{path}": {error}') from None
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        raise Failure(f"dial tcp {_name(host, port)}: connect: {_sentence(error)}") from None
+
+
+async def _get(dialer: Dialer, target: Json, container: Json, host: str) -> None:
+    host, port = target.get("host") or host, port_number(container, target["port"])
+    name, path = _name(host, port), target.get("path") or "/"
+    scheme = target.get("scheme", "HTTP").lower()
+    headers = {"Host": name, "User-Agent": "kube-probe/ringfence", "Accept": "*/*", "Connection": "close"}
+    headers |= {header["name"]: header["value"] for header in target.get("httpHeaders") or ()}
+    lines = [f"GET {path} HTTP/1.1", *(f"{key}: {value}" for key, value in headers.items()), "", ""]
+    try:
+        first = await dialer.http(host, port, "\r\n".join(lines).encode(), secure=scheme == "https")
+    except OSError as error:
+        raise Failure(f'Get "{scheme}://{name}{path}": dial tcp {name}: connect: {_sentence(error)}') from None
+    words = first.split(None, 2)
+    if len(words) < 2 or not words[1].isdigit():
+        raise Failure(f'Get "{scheme}://{name}{path}": malformed HTTP response')
+    if not 200 <= int(words[1]) < 400:
+        raise Failure(f"HTTP probe failed with statuscode: {int(words[1])}")
+
+
+def _name(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _sentence(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

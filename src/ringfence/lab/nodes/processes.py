@@ -7,6 +7,7 @@ lost and nothing grows without bound, as with a real container runtime.
 
 from __future__ import annotations
 
+import functools
 import os
 import selectors
 import time
@@ -121,7 +122,7 @@ class Streams:
         for descriptor in {*self._outputs, self._input} - {-1}:
             events = READ * (descriptor in self._outputs and not self._paused)
             events |= WRITE * (descriptor == self._input and bool(self._pending))
-            self._loop.watch(descriptor, events, lambda events, descriptor=descriptor: self._ready(descriptor, events))
+            self._loop.watch(descriptor, events, functools.partial(self._ready, descriptor))
 
     def _ready(self, descriptor: int, events: int) -> None:
         if events & READ:

@@ -62,7 +62,7 @@ def _bind(source: str, target: str) -> None:
 
 
 def _bind_new(source: str, target: str) -> None:
-    os.mkdir(target)
+    Path(target).mkdir()
     _bind(source, target)
 
 
@@ -99,8 +99,7 @@ def become_template(home: Path, pods: Path) -> Template:
         _bind_new(source, root + target)
     _read_only(root + HOME)
     _bind(f"{root}/dev", f"{root}/dev")
-    for path in (_NEW, "/tmp"):
-        os.mkdir(root + path)
+    Path(root + _NEW).mkdir()
     links |= _etc_links()
     pivot_root(root)
     return Template(links, [*shared, "/.etc", "/dev", HOME])
@@ -113,14 +112,14 @@ def _host_directories(root: str) -> tuple[dict[str, str], list[str]]:
         if entry.name in _OWN or entry.name in _HIDDEN or entry.name.startswith("."):
             continue
         if entry.is_symlink():
-            links[f"/{entry.name}"] = os.readlink(entry.path)
-            os.symlink(os.readlink(entry.path), f"{root}/{entry.name}")
+            links[f"/{entry.name}"] = str(Path(entry.path).readlink())
+            Path(root, entry.name).symlink_to(links[f"/{entry.name}"])
         elif entry.is_dir():
             shared.append(f"/{entry.name}")
             _bind_new(f"/{entry.name}", f"{root}/{entry.name}")
-    if os.path.isdir("/var/lib"):
-        os.makedirs(f"{root}/var/lib")
-        _bind("/var/lib", f"{root}/var/lib")
+    if Path("/var/lib").is_dir():
+        Path(root, "var").mkdir()
+        _bind_new("/var/lib", f"{root}/var/lib")
         shared.append("/var/lib")
     return links, shared
 
@@ -128,39 +127,39 @@ def _host_directories(root: str) -> tuple[dict[str, str], list[str]]:
 def _interpreter(root: str) -> list[str]:
     """Bind the Python that runs us, for agnhost, where it stands in a directory that containers have as their own."""
     wanted = {os.path.realpath(sys.base_prefix), os.path.realpath(sys.base_exec_prefix)}
-    missing = sorted(path for path in wanted if not os.path.isdir(root + path))
+    missing = sorted(path for path in wanted if not Path(root + path).is_dir())
     for path in missing:
-        os.makedirs(root + path)
+        Path(root + path).mkdir(parents=True)
         _bind(path, root + path)
     return missing
 
 
 def _hide(root: str, directory: Path) -> None:
     """Cover the lab's own directory, which holds its keys, if it stands in a directory that containers see."""
-    path = root + str(directory.resolve())
-    if os.path.isdir(path):
-        mount("ringfence", path, "tmpfs", MS_RDONLY, "mode=700")
+    path = Path(f"{root}{directory.resolve()}")
+    if path.is_dir():
+        mount("ringfence", str(path), "tmpfs", MS_RDONLY, "mode=700")
 
 
 def _etc_links() -> dict[str, str]:
     """Return what a container's ``/etc`` consists of: links to the machine's, but for what differs from pod to pod."""
     return {
-        f"/etc/{entry.name}": os.readlink(entry.path) if entry.is_symlink() else f"/.etc/{entry.name}"
+        f"/etc/{entry.name}": str(Path(entry.path).readlink()) if entry.is_symlink() else f"/.etc/{entry.name}"
         for entry in os.scandir("/etc")
         if entry.name not in _PER_POD
     }
 
 
 def _make_dev(dev: str) -> None:
-    os.mkdir(dev)
+    Path(dev).mkdir()
     for name in _DEVICES:
         Path(dev, name).touch()
         _bind(f"/dev/{name}", f"{dev}/{name}")
     links = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
     for name, target in links.items():
-        os.symlink(target, f"{dev}/{name}")
+        Path(dev, name).symlink_to(target)
     for name in ("pts", "shm"):
-        os.mkdir(f"{dev}/{name}")
+        Path(dev, name).mkdir()
     mount("devpts", f"{dev}/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
 
 
@@ -171,19 +170,19 @@ def enter_root(template: Template, files: Mapping[str, str], volumes: Sequence[V
     """
     mount("ringfence", _NEW, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     for directory, mode in _DIRECTORIES.items():
-        os.makedirs(_NEW + directory, exist_ok=True)
-        os.chmod(_NEW + directory, mode)
+        Path(_NEW + directory).mkdir(parents=True, exist_ok=True)
+        Path(_NEW + directory).chmod(mode)
     for path, target in template.links.items():
-        os.symlink(target, _NEW + path)
+        Path(_NEW + path).symlink_to(target)
     for path in template.shared:
-        os.makedirs(_NEW + path, exist_ok=True)
+        Path(_NEW + path).mkdir(parents=True, exist_ok=True)
         _bind(path, _NEW + path)
-    _bind(f"{_NEW}/run/shm", f"{_NEW}/dev/shm")
-    os.symlink("/run", f"{_NEW}/var/run")
-    os.symlink(f"{HOME}/agnhost", _NEW + AGNHOST)
+    _bind(f"{_NEW}/run/shm", f"{_NEW}/dev/shm")  # noqa: S108 - the container's own
+    Path(f"{_NEW}/var/run").symlink_to("/run")
+    Path(_NEW + AGNHOST).symlink_to(f"{HOME}/agnhost")
     _kernel_files(privileged=privileged)
     for path, text in files.items():
-        os.makedirs(os.path.dirname(_NEW + path), exist_ok=True)
+        Path(_NEW + path).parent.mkdir(parents=True, exist_ok=True)
         Path(_NEW + path).write_text(text)
     for volume in volumes:
         _bind_volume(volume)
@@ -191,12 +190,12 @@ def enter_root(template: Template, files: Mapping[str, str], volumes: Sequence[V
 
 
 _DIRECTORIES = {
-    "/tmp": 0o1777,
+    "/tmp": 0o1777,  # noqa: S108 - here and below, the container's own
     "/run/shm": 0o1777,
     "/run/lock": 0o1777,
     "/etc": 0o755,
     "/root": 0o700,
-    "/var/tmp": 0o1777,
+    "/var/tmp": 0o1777,  # noqa: S108
     "/var/log": 0o755,
     "/var/cache": 0o755,
     "/var/spool": 0o755,
@@ -213,21 +212,17 @@ def _kernel_files(*, privileged: bool) -> None:
         return
     # As container runtimes do: root in a pod must not reach the machine through the kernel's own files.
     for path in _READ_ONLY:
-        if os.path.exists(_NEW + path):
+        if Path(_NEW + path).exists():
             _bind(_NEW + path, _NEW + path)
             mount("none", _NEW + path, flags=MS_BIND | MS_REMOUNT | MS_RDONLY | safe)
     for path in _MASKED:
-        if os.path.exists(_NEW + path):
+        if Path(_NEW + path).exists():
             _bind("/dev/null", _NEW + path)
 
 
 def _bind_volume(volume: Volume) -> None:
-    source, target = f"{PODS}/{volume.source}", _NEW + volume.target
-    if os.path.isdir(source):
-        os.makedirs(target, exist_ok=True)
-    elif not os.path.exists(target):
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        Path(target).touch()
-    _bind(source, target)
+    source, target = f"{PODS}/{volume.source}", Path(_NEW + volume.target)
+    target.mkdir(parents=True, exist_ok=True)
+    _bind(source, str(target))
     if volume.read_only:
-        mount("none", target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
+        mount("none", str(target), flags=MS_BIND | MS_REMOUNT | MS_RDONLY)

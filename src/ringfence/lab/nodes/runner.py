@@ -109,6 +109,8 @@ class Connection:
                 case wire.RESIZE:
                     size = frame.json()
                     streams.resize(size["Width"], size["Height"])
+                case _:
+                    self.close()
 
     def tell(self, data: bytes) -> None:
         """Queue bytes for the kubelet."""
@@ -232,7 +234,7 @@ class Runner:
             self._connections.add(Connection(self, sock))
 
     def forget(self, connection: Connection) -> None:
-        """A connection has closed."""
+        """Drop a connection that has closed."""
         self._connections.discard(connection)
         process = connection.process
         if process is None:
@@ -423,18 +425,17 @@ def main(directory: Path) -> int:
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()}\n".encode())
     os.chdir(directory)  # the path of a Unix socket may have only 107 bytes
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink("runner.sock")
+    Path("runner.sock").unlink(missing_ok=True)
     kernel.unshare(kernel.CLONE_NEWNS)
     template = become_template(home, pods)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     os.chdir(PODS)
     listener.bind("runner.new")
-    os.chmod("runner.new", 0o600)
+    Path("runner.new").chmod(0o600)
     listener.listen(1024)
     listener.setblocking(False)
     # Under its final name only now: whoever can connect is answered.
-    os.rename("runner.new", "runner.sock")
+    Path("runner.new").rename("runner.sock")
     os.chdir("/")
     os.umask(0o022)
     Runner(template, listener).run()

@@ -102,11 +102,19 @@ class Running(Protocol):
 class Runtime(Protocol):
     """What runs containers."""
 
+    async def ensure(self) -> None:
+        """Have what runs containers ready; raises ``RingfenceError``."""
+
+    async def shutdown(self) -> None:
+        """End every container."""
+
     async def start(self, container: Container) -> Running:
         """Start a container; raises ``NotStarted``."""
 
     async def adopt(self) -> list[Mapping[str, Any]]:
-        """Return the containers that run, or ran and were not removed: ``id``, ``pid``, ``started``, ``exit``, ``about``."""
+        """Return the containers that run or ran: ``id``, ``pid``, ``started``, ``exit`` (None or an ``Exit``'s fields),
+        ``about``.
+        """
 
     async def watch(self, container: str, pid: int, started: float) -> Running:
         """Watch a container that an earlier kubelet started; raises ``NotStarted`` if it is not there."""
@@ -268,7 +276,7 @@ class RunnerRuntime:
         try:
             connection, reply = await self._open(request, network)
         except FileNotFoundError:
-            if network is not None and not network.exists():
+            if network is not None and not network.exists():  # noqa: ASYNC240 - in /run, which is memory
                 raise NotStarted(f"the pod's network namespace {network} is gone") from None
             raise
         except OSError:

@@ -274,12 +274,12 @@ def _wanted(query: Mapping[str, str]) -> logs.Wanted:
 
 async def serve(streams: Streams, path: Path) -> None:
     """Serve on a Unix socket until cancelled."""
-    path.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything is served
     runner = web.AppRunner(streams.application(), handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:
         await web.UnixSite(runner, str(path)).start()
-        path.chmod(0o600)
+        path.chmod(0o600)  # noqa: ASYNC240 - once
         await asyncio.Event().wait()
     finally:
         await runner.cleanup()

@@ -125,7 +125,7 @@ class Worker:
     # -- news from the API server
 
     def update(self, pod: Json) -> None:
-        """The object has changed: perhaps its deletion was asked for, or its grace was cut short."""
+        """Take the object's new state: perhaps its deletion was asked for, or its grace was cut short."""
         if pod["spec"] != self.pod["spec"]:
             self._news.ring()
         self.pod = pod
@@ -137,7 +137,7 @@ class Worker:
             self._moved.ring()
 
     def forget(self) -> None:
-        """The object is gone: end at once."""
+        """End at once: the object is gone."""
         self._forgotten = True
         self._grace = 0.0
         self._deleted.set()
@@ -204,7 +204,7 @@ class Worker:
     # -- network and gate
 
     def _count_losses(self) -> None:
-        """A pod that ran before, but whose containers nobody has any more, starts again: as after a node's restart."""
+        """Count a start again for a pod that ran before but whose containers nobody has any more."""
         before = {entry["name"]: entry for kind in ("initContainerStatuses", "containerStatuses")
                   for entry in self.pod.get("status", {}).get(kind) or ()}  # fmt: skip
         for record in self.records:
@@ -329,7 +329,7 @@ class Worker:
         return self._node.network
 
     def changed(self) -> None:
-        """A container's record has changed: the API server is told soon."""
+        """Note that a record has changed: the API server is told soon."""
         self._changed.set()
         self._moved.ring()
 
