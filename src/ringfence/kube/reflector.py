@@ -281,6 +281,8 @@ class _Lines:
                 return await content.readany()
         except TimeoutError:
             raise _Idle(f"nothing came from {self.path} for {self.idle:g} s", reason="Idle") from None
+        except aiohttp.ClientPayloadError:
+            raise unreachable(self.client.access.server, ConnectionError("the connection broke off")) from None
         except aiohttp.ClientError as error:
             raise unreachable(self.client.access.server, error) from None
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import http
+import os
+import ssl
 
 import msgspec
 
@@ -45,6 +47,12 @@ def unreachable(server: str, cause: BaseException) -> ClusterError:
 def _words(cause: BaseException) -> str:
     if isinstance(cause, TimeoutError):
         return "no answer in time"
-    if isinstance(cause, OSError) and cause.strerror and cause.errno is not None:
-        return cause.strerror
+    inner = getattr(cause, "os_error", cause)  # aiohttp wraps what the system said
+    inner = getattr(inner, "certificate_error", inner)
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({inner.verify_message}); check the cluster's CA and name in the kubeconfig"
+    if isinstance(inner, ssl.SSLError):
+        return str(inner)
+    if isinstance(inner, OSError) and inner.errno is not None:
+        return os.strerror(inner.errno) if inner.errno > 0 else inner.strerror or str(inner)
     return str(cause) or type(cause).__name__

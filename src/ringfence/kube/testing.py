@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -94,14 +95,18 @@ class ApiServer:
         return sum(request.path == path for request, _ in self._streams.values())
 
     @contextlib.asynccontextmanager
-    async def serving(self, tls: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[ApiServer]:
-        """Serve on loopback; ``url`` says where."""
+    async def serving(
+        self, tls: ssl.SSLContext | None = None, port: int = 0, listener: socket.socket | None = None
+    ) -> AsyncIterator[ApiServer]:
+        """Serve on loopback, or on a socket that listens already (in another network namespace); ``url`` says where."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
         runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls)
-        await site.start()
+        if listener is None:
+            await web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls).start()
+        else:
+            await web.SockSite(runner, listener, ssl_context=tls).start()
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
         try:
             yield self
