@@ -134,7 +134,7 @@ async def test_tls_trusts_the_given_authority_only(get: Get, tmp_path: Path) -> 
         assert b'"demo"' in await get(ClusterAccess(server=server.url, ca=authority.pem), PODS)
         assert b'"demo"' in await get(ClusterAccess(server=server.url, insecure=True), PODS)
         for wrong in (stranger.pem, None):
-            with pytest.raises(ClusterError, match=r"its certificate is not trusted \(.*\); check the cluster's CA"):
+            with pytest.raises(ClusterError, match=r"its certificate is not trusted \(.*\); check the kubeconfig's CA"):
                 await get(ClusterAccess(server=server.url, ca=wrong), PODS)
         with pytest.raises(UsageError, match="is not PEM"):
             await get(ClusterAccess(server=server.url, ca=b"nonsense"), PODS)

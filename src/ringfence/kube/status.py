@@ -50,7 +50,7 @@ def _words(cause: BaseException) -> str:
     inner = getattr(cause, "os_error", cause)  # aiohttp wraps what the system said
     inner = getattr(inner, "certificate_error", inner)
     if isinstance(inner, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({inner.verify_message}); check the cluster's CA and name in the kubeconfig"
+        return f"its certificate is not trusted ({inner.verify_message}); check the kubeconfig's CA and server name"
     if isinstance(inner, ssl.SSLError):
         return str(inner)
     if isinstance(inner, OSError) and inner.errno is not None:
