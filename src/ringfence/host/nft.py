@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import threading
+import weakref
 from typing import Any, Self
 
 import msgspec
@@ -48,15 +49,15 @@ class Nft:
     def __init__(self) -> None:
         self._library = load_library()
         self._lock = threading.Lock()
-        self._namespace = netns.open_own()
-        self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
-        self._context: int | None = self._library.nft_ctx_new(0)
-        if not self._context:
-            os.close(self._namespace)
-            self._netlink.close()
+        context = self._library.nft_ctx_new(0)
+        if not context:
             raise HostRefused("libnftables could not be set up", asked="nft_ctx_new", answered="")
-        self._library.nft_ctx_buffer_output(self._context)
-        self._library.nft_ctx_buffer_error(self._context)
+        self._context = context
+        self._namespace = netns.open_own()
+        self._netlink = _netlink_socket()
+        self._release = weakref.finalize(self, _release, self._library, context, self._namespace, self._netlink)
+        self._library.nft_ctx_buffer_output(context)
+        self._library.nft_ctx_buffer_error(context)
 
     def run(self, text: str) -> str:
         """Commit a transaction written in nft's language, or list something; returns what nft printed.
@@ -82,8 +83,9 @@ class Nft:
         While it stays, nothing that nftables holds has changed.
         """
         with self._lock:
-            self._netlink.send(_GET_GENERATION)
-            answer = self._netlink.recv(4096)
+            self._check_open()
+            os.write(self._netlink, _GET_GENERATION)
+            answer = os.read(self._netlink, 4096)
         kind = struct.unpack_from("=H", answer, 4)[0]
         if kind != _NEW_GENERATION:
             code = -struct.unpack_from("=i", answer, 16)[0]
@@ -94,11 +96,7 @@ class Nft:
     def close(self) -> None:
         """Give the handle back; using it afterwards is an error. What it wrote stays in the kernel."""
         with self._lock:
-            if self._context is not None:
-                self._library.nft_ctx_free(self._context)
-                os.close(self._namespace)
-                self._netlink.close()
-                self._context = None
+            self._release()
 
     def __enter__(self) -> Self:
         return self
@@ -106,12 +104,15 @@ class Nft:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _check_open(self) -> None:
+        if not self._release.alive:
+            raise ValueError("this Nft is closed")
+
     def _run(self, text: str, flags: int) -> str:
         # libnftables opens its socket anew when a dump was interrupted by another writer, and would then do so in the
         # namespace of whatever thread is calling: so every call is made from within the right one.
         with self._lock:
-            if self._context is None:
-                raise ValueError("this Nft is closed")
+            self._check_open()
             with netns.entered(self._namespace):
                 self._library.nft_ctx_output_set_flags(self._context, flags)
                 failed = self._library.nft_run_cmd_from_buffer(self._context, text.encode()) != 0
@@ -124,6 +125,17 @@ class Nft:
         if "Protocol not supported" in errors:
             raise HostLacks("this kernel has no nftables", remedy="load the module nf_tables (CONFIG_NF_TABLES)")
         raise HostRefused("nftables refused", asked=text, answered=errors.strip())
+
+
+def _netlink_socket() -> int:
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+    return made.detach()
+
+
+def _release(library: ctypes.CDLL, context: int, *descriptors: int) -> None:
+    library.nft_ctx_free(context)
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def load_library() -> ctypes.CDLL:
