@@ -106,6 +106,13 @@ class Router:
         with netns.enter(self.netns[who]):
             return process.run(["ip", *arguments]).stdout
 
+    def forget(self) -> None:
+        """Make the router's connection tracker forget every connection."""
+        with netns.enter(self.netns["router"]), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as tracker:
+            # IPCTNL_MSG_CT_DELETE without a tuple, with an acknowledgement
+            tracker.send(struct.pack("=IHHIIBBH", 20, 1 << 8 | 2, 1 | 4, 0, 0, 0, 0, 0))
+            assert struct.unpack_from("=i", tracker.recv(4096), 16)[0] == 0
+
     def opened(self, who: str, version: int, kind: int, protocol: int = 0) -> socket.socket:
         """Open a socket in a namespace."""
         family = socket.AF_INET if version == 4 else socket.AF_INET6
@@ -282,7 +289,11 @@ def make_program(*isolations: Isolated, pods: Sequence[str] = PODS) -> Program:
 def _rule(index: int, rule: Allow, direction: Direction, peer_sets: dict[PeerSetId, PeerSet]) -> CompiledRule:
     kind, name = rule.origin.split()
     origin = Origin(ObjectRef(kind, *name.split("/")), f"spec.{direction.value}[{index}]")
-    traffic = ANY_TRAFFIC if rule.traffic is None else tuple(sorted(map(_span, rule.traffic), key=lambda s: (s.protocol.value, s.ports)))
+    traffic = (
+        ANY_TRAFFIC
+        if rule.traffic is None
+        else tuple(sorted(map(_span, rule.traffic), key=lambda s: (s.protocol.value, s.ports)))
+    )
     peers: AnyPeer | PeerSetId = ANY_PEER
     if rule.peers is not None:
         peers = PeerSetId(_digest(repr(rule.peers)))
@@ -306,3 +317,24 @@ def _span(text: str) -> PortSpan:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def too_big(version: int, sent: bytes, mtu: int) -> bytes:
+    """Return the ICMP error that a router sends back for a packet that is too big for its next link."""
+    if version == 4:
+        return checksummed(struct.pack("!BBHHH", 3, 4, 0, 0, mtu) + sent)
+    return struct.pack("!BBHI", 2, 0, 0, mtu) + sent
+
+
+def udp_packet(version: int, source: str, destination: str, ports: tuple[int, int]) -> bytes:
+    """Return the start of a UDP packet of 1400 bytes, as an ICMP error quotes it: IP header and UDP header."""
+    udp = struct.pack("!HHHH", *ports, 1400, 0)
+    ends = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed
+    if version == 4:
+        head = struct.pack("!BBHHHBBH", 0x45, 0, 1420, 1, 0x4000, 63, 17, 0) + ends
+        return head[:10] + _ones_complement(head) + head[12:] + udp
+    return struct.pack("!IHBB", 6 << 28, 1400, 17, 63) + ends + udp
+
+
+def _ones_complement(header: bytes) -> bytes:
+    return checksummed(b"\0\0\0\0" + header)[2:4]
