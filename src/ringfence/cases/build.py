@@ -102,9 +102,11 @@ class _World:
         """Add or replace nodes."""
         for name, spec in nodes.items():
             try:
-                addresses = self._addressing.node(name) if spec.addresses is None else spec.addresses
+                # Asked for even where the case gives addresses: the node's pods get theirs from the same block.
+                assigned = self._addressing.node(name)
             except ValueError as error:
                 raise self._error(f"{path}.{name}", str(error)) from None
+            addresses = assigned if spec.addresses is None else spec.addresses
             self._parse_addresses(addresses, f"{path}.{name}.addresses")
             yield self._put(objects.node(name, spec, addresses))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The case file: what one may write, field by field, and where a mistake in it stands.
+r"""The case file: what one may write, field by field, and where a mistake in it stands.
 
 A case is a YAML mapping: what it shows, a cluster, and steps. Each step changes the cluster and says which
 connections must then be allowed or denied, as a table or one by one::
@@ -18,7 +18,7 @@ connections must then be allowed or denied, as a table or one by one::
         expect:
           - traffic: TCP/80
             table: |
-                           shop/web  shop/client
+              from\to      shop/web  shop/client
               shop/web        .          .
               shop/client     X          .
 

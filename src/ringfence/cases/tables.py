@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ringfence.cases.format import Expectation
 from ringfence.model.ports import LAST_PORT, Protocol
 
+CORNER = "from\\to"
 _MARKS = {".": True, "X": False, "-": None}
 _PROTOCOLS = {protocol.value.upper(): protocol for protocol in Protocol}
 
@@ -86,7 +87,9 @@ def _read_table(text: str) -> Iterator[tuple[str, str, bool]]:
     lines = [line.split() for line in text.splitlines() if line.strip()]
     if len(lines) < 2:
         raise BadExpectation("table", "needs a row of destinations, and a row for each source")
-    columns = lines[0]
+    corner, *columns = lines[0]
+    if corner != CORNER:
+        raise BadExpectation("table", f"its first line begins with {CORNER}, then come the destinations")
     for name, *marks in lines[1:]:
         if len(marks) != len(columns):
             raise BadExpectation("table", f"row {name} has {len(marks)} marks for {len(columns)} destinations")
