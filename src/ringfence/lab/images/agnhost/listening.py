@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import signal
 import socket
 import sys
 import time
@@ -83,3 +84,20 @@ def accept(sock: socket.socket, handle: Callable[[socket.socket, str], None]) ->
     while True:
         connection, address = sock.accept()
         _thread.start_new_thread(run, (connection, sender_name(address)))
+
+
+def hear(*numbers: signal.Signals) -> None:
+    """Hold signals back in this thread and all that it starts, until ``wait_for_signal``.
+
+    As PID 1 of a container, the process hears only signals that it has a handler for; and only such signals tell the
+    container's runtime that it is worth waiting for.
+    """
+    for number in numbers:
+        signal.signal(number, lambda _number, _frame: None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+
+def wait_for_signal(*numbers: signal.Signals) -> int:
+    """Wait for one of the signals and return it."""
+    hear(*numbers)
+    return signal.sigwait(numbers)

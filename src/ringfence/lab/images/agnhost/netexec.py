@@ -16,7 +16,7 @@ from typing import NamedTuple
 from . import http, netexec_dial, sctp
 from .flags import Flag, WrongUsage, parse, parse_duration
 from .http import Request, Response
-from .listening import Fatal, in_background, listen, log, sender_name
+from .listening import Fatal, hear, in_background, listen, log, sender_name, wait_for_signal
 
 ABOUT = "Starts HTTP, UDP and (if asked) SCTP servers with various endpoints"
 USE = "netexec"
@@ -38,7 +38,7 @@ class _Invalid(Exception):
 
 
 def main(words: Sequence[str]) -> int:
-    """Serve for ever; raises ``WrongUsage`` and ``Fatal``."""
+    """Serve until SIGTERM (exit code 2, as a Go program's); raises ``WrongUsage`` and ``Fatal``."""
     values, arguments = parse(words, FLAGS)
     if arguments:
         raise WrongUsage(f'unknown command "{arguments[0]}" for "agnhost netexec"')
@@ -48,8 +48,7 @@ def main(words: Sequence[str]) -> int:
     assert isinstance(udp_port, int)
     assert isinstance(sctp_port, int)
     assert isinstance(http_port, int)
-    # PID 1 hears only signals that it handles: without this, stopping the pod would wait out its grace period.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(2))
+    hear(signal.SIGTERM)
     if udp_port != -1:
         for host in sorted(set(str(values["udp-listen-addresses"]).split(","))):
             _serve_udp(host, udp_port)
@@ -58,10 +57,9 @@ def main(words: Sequence[str]) -> int:
     override = str(values["http-override"])
     web = listen(socket.SOCK_STREAM, http_port)
     log(f"Started HTTP server on port {http_port}")
-    # In a thread, because Python runs signal handlers only in the main one.
     in_background(lambda: http.serve(web, lambda request: _route(_overridden(request, override))))
-    while True:
-        signal.pause()
+    wait_for_signal(signal.SIGTERM)
+    return 2
 
 
 def _overridden(request: Request, override: str) -> Request:

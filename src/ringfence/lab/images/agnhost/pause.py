@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from .flags import Flag, WrongUsage, parse
+from .listening import hear, wait_for_signal
 
 ABOUT = "Waits until it is told to stop, so that other commands can be run in the container"
 USE = "pause"
@@ -20,7 +21,7 @@ def main(words: Sequence[str]) -> int:
     _, arguments = parse(words, FLAGS)
     if arguments:
         raise WrongUsage(f'unknown command "{arguments[0]}" for "agnhost pause"')
+    hear(signal.SIGINT, signal.SIGTERM)
     os.write(sys.stdout.fileno(), b"Paused\n")
-    # As PID 1 of a container the process hears only signals that it asked for.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    return 1 if signal.sigwait((signal.SIGINT, signal.SIGTERM)) == signal.SIGINT else 2
+    number = wait_for_signal(signal.SIGINT, signal.SIGTERM)
+    return 1 if number == signal.SIGINT else 2

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from . import http, sctp
 from .flags import Flag, WrongUsage, parse
 from .http import Response
-from .listening import Fatal, in_background, listen, log
+from .listening import Fatal, hear, in_background, listen, log, wait_for_signal
 
 ABOUT = "Serves the text of SERVE_PORT_n over HTTP and of SERVE_SCTP_PORT_n over SCTP"
 USE = "porter"
@@ -24,19 +24,19 @@ _HTTP, _SCTP, _TLS = "SERVE_PORT_", "SERVE_SCTP_PORT_", "SERVE_TLS_PORT_"
 
 
 def main(words: Sequence[str]) -> int:
-    """Serve for ever; raises ``WrongUsage`` and ``Fatal``."""
+    """Serve until SIGTERM (exit code 2, as a Go program's); raises ``WrongUsage`` and ``Fatal``."""
     _, arguments = parse(words, FLAGS)
     if arguments:
         raise WrongUsage(f'unknown command "{arguments[0]}" for "agnhost porter"')
-    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(2))
+    hear(signal.SIGTERM)
     for name, text in sorted(os.environ.items()):
         for prefix, serve in ((_HTTP, _serve_http), (_SCTP, _serve_sctp)):
             if name.startswith(prefix):
                 serve(_port(name, prefix), text.encode())
         if name.startswith(_TLS):
             raise Fatal(f"the lab's agnhost serves no TLS: leave out {name}")
-    while True:
-        signal.pause()
+    wait_for_signal(signal.SIGTERM)
+    return 2
 
 
 def _port(name: str, prefix: str) -> int:

@@ -119,7 +119,13 @@ class _Client:
                 raise TimeoutError
 
     def _find(self, packet: Packet | None, wanted: int) -> Chunk | None:
-        if packet is None or (packet.source, packet.destination) != (self._address.port, self._port):
+        if packet is None:
+            return None
+        ports = (packet.source, packet.destination)
+        if ports == (self._port, self._address.port) and not _served(self._address.port):
+            # Our own packet: we called ourselves, and this very socket keeps the kernel from refusing it.
+            raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        if ports != (self._address.port, self._port):
             return None
         for chunk in packet.chunks:
             # An ABORT may carry our tag, or with the T bit the tag that we sent.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from . import http
 from .flags import Flag, WrongUsage, parse
 from .http import Request, Response
-from .listening import Fatal, accept, in_background, listen, log, sender_name
+from .listening import Fatal, accept, hear, in_background, listen, log, sender_name, wait_for_signal
 
 ABOUT = "Serves the hostname through HTTP, TCP or UDP on the given port"
 USE = "serve-hostname"
@@ -33,8 +33,7 @@ def main(words: Sequence[str]) -> int:
     name = socket.gethostname().encode()
     port = values["port"]
     assert isinstance(port, int)
-    # Blocked in every thread, so that the main thread can wait for it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+    hear(signal.SIGTERM)
     if values["tcp"]:
         tcp = listen(socket.SOCK_STREAM, port)
         in_background(lambda: accept(tcp, lambda connection, sender: _tell(connection, sender, name)))
@@ -45,7 +44,7 @@ def main(words: Sequence[str]) -> int:
         web = listen(socket.SOCK_STREAM, port)
         in_background(lambda: http.serve(web, lambda request: _respond(request, name, close=bool(values["close"]))))
     log(f"Serving on port {port}.")
-    signal.sigwait((signal.SIGTERM,))
+    wait_for_signal(signal.SIGTERM)
     # agnhost lingers for a minute here, for tests of load balancers; a lab's pods end when they are told to.
     log("Shutting down after receiving signal: terminated.")
     return 0
