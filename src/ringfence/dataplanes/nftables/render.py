@@ -24,6 +24,7 @@ from ringfence.compiler.program import Program
 from ringfence.dataplanes.nftables.layout import Hook, Rule, Table, TableBuilder
 from ringfence.dataplanes.nftables.rulesets import FAMILIES, Family, RulesetWriter
 from ringfence.errors import Unsupported
+from ringfence.model.cluster import PodKey
 from ringfence.model.policy import Action, Direction
 
 FORWARD = Hook("forward")
@@ -89,10 +90,10 @@ def _make_dispatch(program: Program, build: TableBuilder) -> _Dispatch:
 
 def _selves(program: Program, family: Family) -> list[str]:
     """Return the pairs of addresses of each isolated pod: "A pod reaches itself always" (SEMANTICS 22)."""
-    pods: dict[str, list[str]] = {}
+    pods: dict[tuple[PodKey, str], list[str]] = {}
     for entry in program.endpoints:
         if entry.address.version == family.version and (entry.ingress is not None or entry.egress is not None):
-            pods.setdefault(entry.uid, []).append(str(entry.address))
+            pods.setdefault((entry.pod, entry.uid), []).append(str(entry.address))
     return [f"{a} . {b}" for addresses in pods.values() for a, b in itertools.product(addresses, repeat=2)]
 
 
