@@ -98,7 +98,8 @@ def _mark(api: Api, new: Object, grace: int) -> None:
     if not is_terminating(new) and "generation" in meta:
         meta["generation"] += 1
     meta["deletionTimestamp"] = timestamp(api.clock() + datetime.timedelta(seconds=grace))
-    meta["deletionGracePeriodSeconds"] = grace
+    if new["kind"] != "Namespace":  # theirs ends when it is empty, whenever that is
+        meta["deletionGracePeriodSeconds"] = grace
 
 
 def _check(target: Target, record: Record, options: DeleteOptions) -> None:

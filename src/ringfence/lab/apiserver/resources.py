@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ringfence.lab.apiserver import printing
+from ringfence.lab.apiserver.eventforms import from_core, to_core
 from ringfence.lab.apiserver.objects import Object
 from ringfence.lab.apiserver.printing import ANY, Layout
 from ringfence.lab.apiserver.schema.kinds import KindSchema, of_kind
@@ -253,6 +254,8 @@ BUILT_IN: tuple[Resource, ...] = (
             "reportingController",
             "type",
         ),
+        to_storage=to_core,
+        from_storage=from_core,
     ),
     Resource(
         group="networking.k8s.io", version="v1", kind="NetworkPolicy", plural="networkpolicies", short_names=("netpol",)

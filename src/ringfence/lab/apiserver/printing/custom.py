@@ -26,7 +26,7 @@ def layout(columns: Sequence[Object]) -> Layout:
     """Return the table of a version of a custom kind; name and age if it asks for no columns."""
     if not columns:
         return ANY_CUSTOM
-    finders = [(compile_path(column.get("jsonPath", "")), column.get("type", "string")) for column in columns]
+    finders = [(_finder(column.get("jsonPath", "")), column.get("type", "string")) for column in columns]
 
     def cells(obj: Object, now: Now) -> Cells:
         return [name_of(obj), *(_cell(find(obj), kind, now) for find, kind in finders)]
@@ -42,6 +42,14 @@ def layout(columns: Sequence[Object]) -> Layout:
         for column in columns
     )
     return Layout((NAME, *shown), cells)
+
+
+def _finder(path: str) -> Finder:
+    """Return what finds a column's values: none at all for the few JSON paths that we cannot read."""
+    try:
+        return compile_path(path)
+    except ValueError:
+        return lambda _: []
 
 
 def _cell(found: list[Any], kind: str, now: Now) -> Cell:
