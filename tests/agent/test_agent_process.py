@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,9 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
+from ringfence.errors import ClusterError
+from ringfence.kube.client import Client
+from ringfence.kube.config import load_access
 from ringfence.kube.testing import ApiServer
+from ringfence.lab.config import LabConfig, LabPaths
+from ringfence.lab.credentials import write_credentials
 
 PODS, SPACES, NODES = "/api/v1/pods", "/api/v1/namespaces", "/api/v1/nodes"
 POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
@@ -88,12 +96,13 @@ class Agent:
 
 
 @contextlib.asynccontextmanager
-async def running(directory: Path, url: str, *options: str) -> AsyncIterator[Agent]:
-    """Run an agent with the memory dataplane until the end of the block."""
+async def running(directory: Path, url: str | None, *options: str) -> AsyncIterator[Agent]:
+    """Run an agent with the memory dataplane until the end of the block; None: the kubeconfig is there already."""
     kubeconfig = directory / "kubeconfig"
     context = [{"name": "x", "context": {"cluster": "c"}}]
     clusters = [{"name": "c", "cluster": {"server": url}}]
-    kubeconfig.write_text(json.dumps({"clusters": clusters, "contexts": context, "current-context": "x"}))
+    if url is not None:
+        kubeconfig.write_text(json.dumps({"clusters": clusters, "contexts": context, "current-context": "x"}))
     gate, log = directory / "gate.sock", directory / "log"
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
@@ -191,6 +200,73 @@ async def test_lost_api_server_changes_nothing(api: ApiServer, tmp_path: Path) -
         api.remove(POLICIES, "demo/deny")
         api.compact()
         async with api.serving(port=port):
+            await until(open_again)
+
+
+@contextlib.asynccontextmanager
+async def lab_api_server(directory: Path) -> AsyncIterator[Client]:
+    """Run the lab's API server: TLS, a token, state on disk. The first run makes the credentials."""
+    paths = LabPaths(directory)
+    if not paths.config.exists():
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        config = LabConfig(name="agent-test", port=port, nodes=("n1",), network_policy="memory")
+        paths.config.write_bytes(msgspec.json.encode(config))
+        write_credentials(paths, name="x", port=port, fabric=(), service=ipaddress.ip_address("10.0.0.1"))
+    with paths.log("apiserver").open("ab") as log:
+        command = (sys.executable, "-m", "ringfence.lab.apiserver", "--lab-dir", str(directory))
+        process = await asyncio.create_subprocess_exec(*command, stderr=log)
+    try:
+        async with Client(load_access(str(paths.kubeconfig))) as client:
+
+            async def answers() -> bool:
+                with contextlib.suppress(ClusterError):
+                    return bool(await client.get("/version"))
+                return False
+
+            await until(answers)
+            yield client
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def run_pod(client: Client, name: str, address: str, **labels: str) -> None:
+    """Create a pod on the node and give it an address, as a kubelet does."""
+    spec = {"nodeName": "n1", "containers": [{"name": "c", "image": "x"}]}
+    await client.create("/api/v1/namespaces/demo/pods", {"metadata": {"name": name, "labels": labels}, "spec": spec})
+    status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
+    await client.patch(f"/api/v1/namespaces/demo/pods/{name}/status", {"status": status})
+
+
+async def test_whole_story_against_the_labs_api_server(tmp_path: Path) -> None:
+    """With TLS, a token and real resource versions; the API server is killed, comes back with its state from disk,
+    and what is deleted then takes effect.
+    """
+    network_policies = "/apis/networking.k8s.io/v1/namespaces/demo/networkpolicies"
+    async with contextlib.AsyncExitStack() as stack:
+        async with lab_api_server(tmp_path) as client:
+            agent = await stack.enter_async_context(running(tmp_path, None))
+            await until(agent.ready)
+            await client.create("/api/v1/namespaces", {"metadata": {"name": "demo"}})
+            await run_pod(client, "server", "10.1.0.1", app="server")
+            await run_pod(client, "client", "10.1.0.2")
+            made = policy("deny")
+            await client.create(network_policies, {"metadata": {"name": "deny"}, "spec": made["spec"]})
+            uid = (await client.get("/api/v1/namespaces/demo/pods/server"))["metadata"]["uid"]
+            assert (await agent.get(f"/v1/pods/demo/server?uid={uid}"))[0] == 200
+
+            async def denied() -> bool:
+                return not await agent.allowed("10.1.0.2", "10.1.0.1")
+
+            async def open_again() -> bool:
+                return await agent.allowed("10.1.0.2", "10.1.0.1")
+
+            await until(denied)
+        assert await agent.ready()
+        assert await denied()
+        async with lab_api_server(tmp_path) as client:
+            await client.delete(f"{network_policies}/deny")
             await until(open_again)
 
 
