@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from ringfence.errors import HostLacks, HostRefused, UsageError
@@ -21,9 +22,10 @@ from ringfence.lab import rtnetlink, topology_state
 from ringfence.lab.rtnetlink import Request, RouteSocket
 from ringfence.lab.topology import BRIDGE, PREFIX, UPLINK, ExternalPlan, NodePlan, PodPlan, Topology, lab_of
 from ringfence.lab.topology_state import GATEWAY_MAC, RouteKind, Settings, State
+from ringfence.model.addresses import Address
 
 _UPLINK_INDEX = 2  # the first link of a namespace after lo
-_CARRIER_TIMEOUT = 5.0  # seconds; it takes one at the very most
+_READY_TIMEOUT = 5.0  # seconds; it takes a millisecond, and one second at the very most
 _ROUTE_KINDS = {
     RouteKind.UNICAST: rtnetlink.UNICAST,
     RouteKind.UNREACHABLE: rtnetlink.UNREACHABLE,
@@ -53,8 +55,10 @@ def build(topology: Topology) -> None:
             for node in topology.nodes:
                 up = rtnetlink.link_up(socket.if_nametoindex(node.fabric_interface))
                 route.send([up, *_requests(topology_state.fabric_link_state(node))])
+            _wait_for_addresses(route, topology.apiserver_addresses)
         for node in topology.nodes:
-            _wait_for_uplink(node.netns)
+            own = [held.address for held in topology_state.node_state(topology, node).addresses]
+            _wait_for_uplink(node.netns, own)
     except BaseException:
         destroy(topology.lab)
         raise
@@ -106,8 +110,9 @@ def open_pod(topology: Topology, pod: PodPlan) -> None:
             up = [rtnetlink.link_up(index, proxy_arp=True)]
         route.send([*up, *_requests(topology_state.opening(topology, pod))])
         if topology.plugin == "kubenet":
-            _wait_for(route, _index(BRIDGE), pod.node.netns)  # a bridge carries nothing before its first port does
-    _wait_for_uplink(pod.netns)
+            bridge = _index(BRIDGE)  # which carries nothing before its first port does
+            _wait_until(partial(route.carries, bridge), f"bridge {BRIDGE} of {pod.node.name}")
+    _wait_for_uplink(pod.netns, pod.addresses)
 
 
 def close_pod(topology: Topology, pod: PodPlan) -> None:
@@ -144,7 +149,7 @@ def add_external(topology: Topology, external: ExternalPlan) -> None:
         with _inside(topology.fabric_netns) as route:
             up = rtnetlink.link_up(_index(peer))
             route.send([up, *_requests(topology_state.fabric_external_state(external))])
-        _wait_for_uplink(external.netns)
+        _wait_for_uplink(external.netns, external.addresses)
     except BaseException:
         netns.delete(external.netns)
         raise
@@ -180,18 +185,24 @@ def _attach(
         os.close(descriptor)
 
 
-def _wait_for_uplink(name: str) -> None:
+def _wait_for_uplink(name: str, own: Sequence[Address]) -> None:
+    """Wait until packets leave and reach a namespace: until then they are lost, and a lost SYN costs a second."""
     with _inside(name) as route:
-        _wait_for(route, _UPLINK_INDEX, name)
+        _wait_until(partial(route.carries, _UPLINK_INDEX), f"the link of {name}")
+        _wait_for_addresses(route, own)
 
 
-def _wait_for(route: RouteSocket, index: int, name: str) -> None:
-    """Wait until what is sent by a link is no longer lost: a lost SYN costs a second."""
-    deadline = time.monotonic() + _CARRIER_TIMEOUT
-    while not route.carries(index):
+def _wait_for_addresses(route: RouteSocket, own: Sequence[Address]) -> None:
+    for address in own:
+        _wait_until(partial(route.delivers, address), f"address {address}")
+
+
+def _wait_until(ready: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + _READY_TIMEOUT
+    while not ready():
         if time.monotonic() > deadline:
-            raise HostRefused(f"a link in {name} did not come up", asked=f"state of link {index}", answered="down")
-        time.sleep(0.001)
+            raise HostRefused(f"{what} did not come up within {_READY_TIMEOUT:.0f} s", asked=what, answered="")
+        time.sleep(0.0005)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ _MOST_OF_A_COMMENT = 120  # characters; nftables takes 128 bytes
 # Service learns nothing about the Service's endpoints.
 _HOOKS = """
   chain refuse {
+    meta l4proto tcp reject with tcp reset
     reject
   }
   chain services {

@@ -22,7 +22,7 @@ LOOPBACK = 1  # lo's index in every namespace
 
 # linux/rtnetlink.h: message types
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK, _NEWADDR = 16, 17, 18, 19, 20
-_NEWROUTE, _DELROUTE, _NEWNEIGH, _DELNEIGH = 24, 25, 28, 29
+_NEWROUTE, _DELROUTE, _GETROUTE, _NEWNEIGH, _DELNEIGH = 24, 25, 26, 28, 29
 # linux/netlink.h: flags and answers
 _REQUEST, _ACK, _REPLACE, _EXCL, _CREATE, _ACK_TLVS = 0x1, 0x4, 0x100, 0x200, 0x400, 0x200
 _ERROR, _CAP_ACK, _EXT_ACK, _MESSAGE, _NESTED = 2, 10, 11, 1, 0x8000
@@ -37,7 +37,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_F_NODAD = 1, 2, 0x02
 _NDA_DST, _NDA_LLADDR, _NUD_PERMANENT = 1, 2, 0x80
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _TABLE_MAIN, _RTPROT_STATIC = 1, 4, 5, 254, 4
 _SCOPE_UNIVERSE, _SCOPE_LINK, _NOWHERE, _ONLINK = 0, 253, 255, 4
-UNICAST, BLACKHOLE, UNREACHABLE = 1, 6, 7
+UNICAST, _LOCAL, BLACKHOLE, UNREACHABLE = 1, 2, 6, 7
 
 _AT_ONCE = 64  # requests in one system call: their answers must fit the socket's receive buffer
 
@@ -180,17 +180,28 @@ class RouteSocket:
         """Tell whether a link sends packets yet. The kernel gets round to that a moment after the other end came up,
         and loses what is sent until then; to ask hurries it (since Linux 6.9).
         """
-        self._socket.send(struct.pack("=IHHII", 32, _GETLINK, _REQUEST, 0, 0) + _link(index))
-        data = self._socket.recv(65536)
-        if struct.unpack_from("=H", data, 4)[0] == _ERROR:
-            return False
+        answer = self._get(_GETLINK, _NEWLINK, _link(index))
         at = 16 + 16  # header, ifinfomsg
-        while at + 4 <= len(data):
-            length, kind = struct.unpack_from("=HH", data, at)
+        while at + 4 <= len(answer):
+            length, kind = struct.unpack_from("=HH", answer, at)
             if kind == _IFLA_OPERSTATE:
-                return data[at + 4] == _OPERSTATE_UP
+                return answer[at + 4] == _OPERSTATE_UP
             at += (length + 3) & ~3
         return False
+
+    def delivers(self, address: Address) -> bool:
+        """Tell whether packets to an address are taken as one's own yet. For an IPv6 address the kernel sees to that a
+        moment after it was added, and drops them until then.
+        """
+        head = struct.pack("=BBBBBBBBI", _family(address), address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+        answer = self._get(_GETROUTE, _NEWROUTE, head + _attribute(_RTA_DST, address.packed))
+        return len(answer) > 16 + 7 and answer[16 + 7] == _LOCAL  # header, rtm_type
+
+    def _get(self, asked: int, wanted: int, body: bytes) -> bytes:
+        """Return the kernel's one answer to a question, or nothing if it is an error."""
+        self._socket.send(struct.pack("=IHHII", 16 + len(body), asked, _REQUEST, 0, 0) + body)
+        answer = self._socket.recv(65536)
+        return answer if struct.unpack_from("=H", answer, 4)[0] == wanted else b""
 
     def _answers(self, wanted: int) -> dict[int, tuple[int, str]]:
         failures: dict[int, tuple[int, str]] = {}

@@ -144,7 +144,7 @@ def plan_pod(
         node=topology.node(node_name),
         addresses=tuple(addresses),
         host_interface=f"azv{digest[:11]}" if topology.plugin == "azure" else f"veth{digest[:8]}",
-        mac=_mac("pod", namespace, name, uid),
+        mac=_pod_mac(addresses),
     )
 
 
@@ -181,6 +181,16 @@ def _plan_node(
 
 def _digest(*words: str) -> str:
     return hashlib.sha256("/".join(words).encode()).hexdigest()
+
+
+def _pod_mac(addresses: Sequence[Address]) -> str:
+    """Return a pod's hardware address. It goes with the IP address, as CNI's bridge has it: on a bridge, neighbours
+    that remember the last holder of the IP address reach the next one.
+    """
+    for address in addresses:
+        if address.version == 4:
+            return ":".join(["0a:58", *(f"{byte:02x}" for byte in address.packed)])
+    return _mac("pod", *map(str, addresses))
 
 
 def _mac(*words: str) -> str:

@@ -171,6 +171,8 @@ def node_state(topology: Topology, node: NodePlan) -> State:
     if topology.plugin == "kubenet":
         settings, silent = (*settings, *_BRIDGING), ()
         addresses += [Held(network[1], network.prefixlen, BRIDGE) for network in node.pod_networks]
+        # Neighbour solicitations come from it; the kernel would make it too, but only once a port is up.
+        addresses.append(Held(_link_local(node.bridge_mac), 64, BRIDGE))
     return State(
         settings,
         tuple(addresses),
@@ -255,6 +257,13 @@ def _default_routes(*, versions: Sequence[int]) -> Iterator[Route]:
         if version == 4:  # an IPv6 gateway is on the link by being link-local
             yield Route(host_network(gateway), UPLINK)
         yield Route(_of_family(_ANYWHERE, version), UPLINK, gateway)
+
+
+def _link_local(mac: str) -> Address:
+    """Return the link-local address that goes with a hardware address (RFC 4291, appendix A: modified EUI-64)."""
+    octets = bytes.fromhex(mac.replace(":", ""))
+    identifier = bytes([octets[0] ^ 0x02]) + octets[1:3] + b"\xff\xfe" + octets[3:]
+    return ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + identifier)
 
 
 def _of_family(values: Sequence[_Value], version: int) -> _Value:
