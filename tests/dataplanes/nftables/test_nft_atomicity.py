@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Under fire: every packet gets a verdict of the old or the new program, in the midst of a change too."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from dataclasses import dataclass, field
+from typing import Self
+
+import pytest
+from nft_router import SOON, Allow, Router, address, egress, ingress, make_program
+
+from ringfence.dataplanes.nftables import layout
+from ringfence.dataplanes.nftables.render import render
+
+pytestmark = pytest.mark.kernel
+
+ALLOWED, DENIED = 53, 54
+FLIPS = 200
+
+
+@dataclass
+class Hammer:
+    """Sends datagrams to an allowed and a denied port, without a pause, and counts those that arrive.
+
+    One thread sends and receives: in the kernel a packet crosses the router before the call that sends it returns,
+    so that queues stay short and a missing packet is a dropped one.
+    """
+
+    router: Router
+    sent: int = 0
+    heard: dict[int, int] = field(default_factory=lambda: {ALLOWED: 0, DENIED: 0})
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Self:
+        self._near = self.router.opened("client", 4, socket.SOCK_RAW, 17)
+        self._far = self.router.opened("server", 4, socket.SOCK_RAW, 17)
+        self._near.connect((address("server", 4), 0))
+        self._far.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)  # SO_RCVBUFFORCE
+        self._far.setblocking(False)
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._far.settimeout(SOON / 10)
+        self._receive()
+        self._near.close()
+        self._far.close()
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            for number in range(1024, 1088):
+                # each pair from ports of its own: connections that are new, and such that are not
+                source = 1024 + (self.sent + number) % 20_000
+                for port in (ALLOWED, DENIED):
+                    self._near.send(struct.pack("!HHHH", source, port, 8, 0))
+            self.sent += 64
+            self._receive()
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                port = struct.unpack_from("!H", self._far.recv(64), 22)[0]
+                self.heard[port] += 1
+        except (BlockingIOError, TimeoutError):
+            pass
+
+
+PODS_AND_BLOCKS = (
+    make_program(
+        ingress("server", Allow(("client", *(f"10.77.{i}.1" for i in range(200))), (f"UDP/{ALLOWED}",))),
+        egress("client", Allow(("10.9.2.0/24", *(f"10.78.{i}.0/30" for i in range(200))))),
+    ),
+    make_program(
+        egress("client", Allow(("server",), (f"UDP/{ALLOWED}", "TCP/1-7", "TCP/9"))),
+        ingress("server", Allow(("10.9.0.0/16", *(f"10.79.{i}.0/29" for i in range(200))), (f"UDP/{ALLOWED}",))),
+        ingress("client"),
+    ),
+)
+
+
+def test_no_packet_is_misjudged_while_programs_change(router: Router) -> None:
+    """Two programs that agree on two flows, for different reasons, flip 200 times; the flows never notice."""
+    router.dataplane.apply(PODS_AND_BLOCKS[0])
+
+    with Hammer(router) as hammer:
+        for flip in range(1, FLIPS + 1):
+            assert router.dataplane.apply(PODS_AND_BLOCKS[flip % 2]).transactions == 3
+
+    assert hammer.sent > FLIPS
+    assert hammer.heard == {ALLOWED: hammer.sent, DENIED: 0}
+
+
+def test_the_hammer_notices_a_window(router: Router) -> None:
+    """The same hammer against a table that is deleted and loaded again: it does see what a careless change does."""
+    router.dataplane.apply(PODS_AND_BLOCKS[0])
+    texts = [layout.text(render(program)) for program in PODS_AND_BLOCKS]
+
+    with Hammer(router) as hammer:
+        for flip in range(1, 21):
+            router.nft.run("delete table inet ringfence")
+            router.nft.run(texts[flip % 2])
+
+    assert hammer.heard[DENIED] > 0
