@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ringfence.errors import UsageError
-
 if TYPE_CHECKING:
     from ringfence.cases.script import Script
 
@@ -40,7 +38,7 @@ def command(case: str, dataplane: str) -> None:
     raw = sys.stdin.buffer.read() if case == "-" else Path(case).read_bytes()
     script = decode_script(raw, file="stdin" if case == "-" else case)
     if dataplane == "nftables":
-        click.echo(encode_verdicts(_with_packets(script)))
+        click.echo(encode_verdicts(_with_packets(script, dataplane)))
         return
     from ringfence.cases.engines import engine
     from ringfence.cases.run import verdicts
@@ -48,12 +46,9 @@ def command(case: str, dataplane: str) -> None:
     click.echo(encode_verdicts(verdicts(script, engine(dataplane))))
 
 
-def _with_packets(script: Script) -> list[list[bool]]:
-    import importlib
+def _with_packets(script: Script, dataplane: str) -> list[list[bool]]:
+    from ringfence.lab.casebed import run_script
+    from ringfence.lab.lifecycle import require_namespaces
 
-    try:
-        casebed = importlib.import_module("ringfence.lab.casebed")
-    except ModuleNotFoundError:
-        raise UsageError("cases with real packets come later: use --dataplane reference or memory") from None
-    answers: list[list[str]] = casebed.run_case(script)
-    return [[word == "allow" for word in step] for step in answers]
+    require_namespaces()
+    return run_script(script, dataplane)
