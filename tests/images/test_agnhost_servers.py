@@ -122,7 +122,7 @@ def test_netexec_answers_the_endpoints_that_suites_use(agnhost: Agnhost) -> None
 
 
 def test_netexec_without_a_datagram_server_is_not_healthy(agnhost: Agnhost) -> None:
-    """agnhost counts as ready when a UDP or SCTP server of it runs; 412 until then."""
+    """The server counts as ready when a UDP or SCTP server of it runs; 412 until then."""
     port = free_port()
     with agnhost.serving("netexec", f"--http-port={port}", "--udp-port=-1", said="Started HTTP"):
         assert fetch(port, "/healthz") == (412, "")

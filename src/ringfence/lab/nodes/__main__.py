@@ -20,7 +20,7 @@ from typing import Any
 
 from ringfence.errors import ClusterError
 from ringfence.kube.client import Client
-from ringfence.kube.config import load_access
+from ringfence.kube.config import ClusterAccess, load_access
 from ringfence.lab.addressing import AddressPool
 from ringfence.lab.config import LabConfig, LabPaths, read_config
 from ringfence.lab.nodes.events import Recorder
@@ -144,13 +144,11 @@ async def run(paths: LabPaths) -> None:
 
 
 async def _run_all(lab: Lab, kubelets: list[Kubelet], events: Recorder, stopping: asyncio.Task[Any]) -> None:
-    from ringfence.lab.controllers import run_controllers  # noqa: PLC0415 - imported while the first tasks wait
-
     streams = Streams([kubelet.workers for kubelet in kubelets], lab.paths.pods)
     works: dict[str, Work] = {
         "the door for logs and exec": lambda: serve(streams, lab.paths.kubelet_socket),
         "the event recorder": events.write,
-        "the controllers": lambda: run_controllers(lab.client.access),
+        "the controllers": lambda: _control(lab.client.access),
         **{f"the kubelet of {kubelet.node.name}": kubelet.run for kubelet in kubelets},
     }
     if not lab.config.simulated:
@@ -167,6 +165,12 @@ async def _run_all(lab: Lab, kubelets: list[Kubelet], events: Recorder, stopping
     for kubelet in kubelets:
         with contextlib.suppress(Exception):
             await kubelet.node.gate.close()
+
+
+async def _control(access: ClusterAccess) -> None:
+    from ringfence.lab.controllers import run_controllers  # noqa: PLC0415 - after the nodes have registered
+
+    await run_controllers(access)
 
 
 def main(words: list[str]) -> int:

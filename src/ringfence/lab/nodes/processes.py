@@ -43,6 +43,9 @@ class Listener(Protocol):
     def is_behind(self) -> bool:
         """Tell whether the listener has too much waiting already."""
 
+    def go_on(self) -> None:
+        """Take the process's input again: there is room for it."""
+
 
 class Log:
     """A container's log, one entry a line: time, stream, P (part of a line) or F (full line), text.
@@ -191,6 +194,7 @@ class Streams:
         return len(self._pending) > _MOST_WAITING
 
     def _write(self) -> None:
+        was_full = self.is_full()
         try:
             del self._pending[: os.write(self._input, self._pending)]
         except BlockingIOError:
@@ -200,6 +204,9 @@ class Streams:
         if self._end_input and not self._pending:
             self._close(self._input)
         self._watch()
+        if was_full and not self.is_full():
+            for listener in self.listeners:
+                listener.go_on()
 
     def resize(self, width: int, height: int) -> None:
         """Tell the terminal its size; nothing without one."""

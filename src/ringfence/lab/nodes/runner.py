@@ -128,6 +128,10 @@ class Connection:
         self._closing = True
         self.tell(wire.encode_json(wire.EXIT, value))
 
+    def go_on(self) -> None:
+        """Read from the kubelet again: the process has taken its input."""
+        self._watch()
+
     def is_behind(self) -> bool:
         """Tell whether too much is waiting for the kubelet."""
         return len(self._output) > _MOST_WAITING
