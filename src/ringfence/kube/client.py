@@ -44,7 +44,7 @@ class Patience:
     idle: float = 150.0
     watch: float = 300.0
     first_retry: float = 0.1
-    last_retry: float = 30.0
+    last_retry: float = 10.0
     longest_wait: float = 30.0
     tries: int = 5
 

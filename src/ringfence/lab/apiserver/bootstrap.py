@@ -10,7 +10,6 @@ from ringfence.lab.apiserver.api import Api
 from ringfence.lab.apiserver.customresources import register
 from ringfence.lab.apiserver.objects import Object
 from ringfence.lab.apiserver.requests import Target, WriteOptions
-from ringfence.lab.apiserver.status import Failure
 from ringfence.lab.apiserver.writing import Write
 from ringfence.model.addresses import Address
 
@@ -76,8 +75,6 @@ def _ensure(api: Api, obj: Object) -> None:
     resource = api.registry.of_kind(obj["apiVersion"], obj["kind"])
     assert resource is not None
     target = Target(resource, obj["metadata"].get("namespace", ""))
-    try:
+    # asked before it is created: what is there already holds its addresses, and would be refused for them
+    if api.get(resource.storage, target.namespace, obj["metadata"]["name"]) is None:
         writing.create(Write(api, target, _OPTIONS), obj)
-    except Failure as failure:
-        if failure.code != 409:
-            raise
