@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
+from functools import lru_cache
 
 from ringfence.apis.fields import invalid
 from ringfence.errors import FieldError
@@ -28,6 +29,7 @@ class CidrForm(enum.Enum):
     LEGACY = "legacy"
 
 
+@lru_cache(maxsize=1 << 14)
 def parse_cidr(text: str) -> Network | None:
     """Return the network of a CIDR in any form that an API server ever accepted, masked; None if it is none.
 

@@ -36,6 +36,7 @@ __all__ = [
     "is_label_value",
     "is_port_name",
     "is_port_number",
+    "object_meta_errors",
     "selector_errors",
     "validate_annotations",
     "validate_label_selector",
@@ -106,6 +107,19 @@ def validate_object_meta(
     ``name_rule`` is the syntax of the kind's names (``NAME_RULES``).
     """
     meta, type_errors = conform(metadata, OBJECT_META, path)
+    reported = {error.path for error in type_errors}
+    found = object_meta_errors(meta, namespaced=namespaced, name_rule=name_rule, path=path)
+    return type_errors + [error for error in found if error.path not in reported]
+
+
+def object_meta_errors(
+    meta: Mapping[str, Any],
+    *,
+    namespaced: bool,
+    name_rule: SyntaxRule = is_dns1123_subdomain,
+    path: str = "metadata",
+) -> list[FieldError]:
+    """Check metadata that already conforms to ``OBJECT_META``."""
     errors: list[FieldError] = []
     prefix = meta.get("generateName", "")
     if prefix:
@@ -122,8 +136,7 @@ def validate_object_meta(
     errors += validate_annotations(meta.get("annotations", {}), child(path, "annotations"))
     errors += _owner_errors(meta.get("ownerReferences", []), child(path, "ownerReferences"))
     errors += _finalizer_errors(meta.get("finalizers", []), child(path, "finalizers"))
-    reported = {error.path for error in type_errors}
-    return type_errors + [error for error in errors if error.path not in reported]
+    return errors
 
 
 def validate_object_meta_update(new: object, old: object, *, path: str = "metadata") -> list[FieldError]:

@@ -84,19 +84,10 @@ def is_dns1035_label(value: str) -> list[str]:
 
 def is_label_key(value: str) -> list[str]:
     """Check a label key ("qualified name"): an optional DNS subdomain and a slash, then a name."""
-    mismatch = _mismatch(
-        "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric"
-        " character",
-        LABEL_KEY_NAME,
-        "MyName",
-        "my.name",
-        "123-abc",
-    )
     parts = value.split("/")
     if len(parts) > 2:
-        return [
-            f"a valid label key {mismatch} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
-        ]
+        example = "with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+        return [f"a valid label key {_LABEL_KEY_MISMATCH} {example}"]
     problems: list[str] = []
     if len(parts) == 2:
         details = is_dns1123_subdomain(parts[0]) if parts[0] else ["must be non-empty"]
@@ -106,7 +97,7 @@ def is_label_key(value: str) -> list[str]:
         problems.append("name part must be non-empty")
     problems += [f"name part {detail}" for detail in _longer_than(63, name)]
     if not _label_key_name.fullmatch(name):
-        problems.append(f"name part {mismatch}")
+        problems.append(f"name part {_LABEL_KEY_MISMATCH}")
     return problems
 
 
@@ -153,3 +144,12 @@ def _longer_than(limit: int, value: str) -> list[str]:
 def _mismatch(message: str, pattern: str, *examples: str) -> str:
     shown = " or ".join(f"'{example}', " for example in examples)
     return f"{message} (e.g. {shown}regex used for validation is '{pattern}')"
+
+
+_LABEL_KEY_MISMATCH = _mismatch(
+    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character",
+    LABEL_KEY_NAME,
+    "MyName",
+    "my.name",
+    "123-abc",
+)

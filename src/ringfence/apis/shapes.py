@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from ringfence.apis.fields import type_invalid, unknown_field
 from ringfence.errors import FieldError
@@ -119,6 +119,8 @@ def _is_scalar(value: object, shape: Scalar) -> bool:
             return isinstance(value, (int, str)) and not isinstance(value, bool)
         case Scalar.ANYTHING:
             return True
+        case _:
+            assert_never(shape)
 
 
 def _zero(shape: Shape) -> Any:
@@ -135,6 +137,8 @@ def _zero(shape: Shape) -> Any:
             return []
         case MapOf() | Record():
             return {}
+        case _:
+            assert_never(shape)
 
 
 def _type_name(shape: Shape) -> str:
@@ -145,3 +149,5 @@ def _type_name(shape: Shape) -> str:
             return "array"
         case MapOf() | Record():
             return "object"
+        case _:
+            assert_never(shape)

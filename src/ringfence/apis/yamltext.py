@@ -18,8 +18,8 @@ import yaml
 from ringfence.apis.fields import within
 from ringfence.errors import FieldError
 
-MAX_NODES = 1_000_000
-"""Values in one document, aliases counted as often as they are used: more is an attack, not a manifest."""
+ALIASES_LIMIT = 10
+"""How many times as many values a document may have as its text has characters: more is an attack by aliases."""
 
 
 class Unreadable(Exception):
@@ -69,12 +69,13 @@ class Document:
 
 def documents(text: str) -> Iterator[Document]:
     """Yield the documents of a text, empty ones left out; raises ``Unreadable`` where it stops being YAML."""
-    loader = Loader(text)
+    loader = None
     try:
+        loader = Loader(_speaking_yaml(text))
         while loader.check_node():
             root = loader.get_node()
             assert root is not None  # check_node has just said so
-            builder = _Builder()
+            builder = _Builder(ALIASES_LIMIT * len(text))
             value = builder.build(root, "")
             if value is not None:
                 yield Document(value, root, tuple(builder.repeated))
@@ -87,7 +88,34 @@ def documents(text: str) -> Iterator[Document]:
     except RecursionError:
         raise Unreadable("nested too deeply", 1, 1) from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
+
+
+def _speaking_yaml(text: str) -> str:
+    """Return JSON text such that YAML reads it as JSON does; other text as it is.
+
+    JSON writes characters beyond the first plane as two escapes, which YAML refuses, and lets characters stand in
+    strings that YAML takes for line breaks or refuses.
+    """
+    return _JSON_ONLY.sub(_in_yaml, text) if text.lstrip().startswith("{") else text
+
+
+_JSON_ONLY = re.compile(
+    r"\\u(?P<high>[dD][89abAB][0-9a-fA-F]{2})\\u(?P<low>[dD][c-fC-F][0-9a-fA-F]{2})"
+    r"|\\u(?P<half>[dD][89a-fA-F][0-9a-fA-F]{2})"
+    r"|\\(?P<escaped>.)"
+    r"|(?P<raw>[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff])"
+)
+
+
+def _in_yaml(found: re.Match[str]) -> str:
+    if found["high"]:
+        high, low = int(found["high"], 16), int(found["low"], 16)
+        return chr(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00))
+    if found["half"]:
+        return "\ufffd"
+    return f"\\u{ord(found['raw']):04x}" if found["raw"] else found[0]
 
 
 class PlainTags:
@@ -133,14 +161,14 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0
 class _Builder:
     """Makes JSON values of the nodes of one document."""
 
+    left: int
     repeated: list[FieldError] = field(default_factory=list)
-    seen: int = 0
     open: list[yaml.Node] = field(default_factory=list)
 
     def build(self, node: yaml.Node, path: str) -> Any:
-        self.seen += 1
-        if self.seen > MAX_NODES:
-            raise yaml.MarkedYAMLError(problem="document is too large", problem_mark=node.start_mark)
+        self.left -= 1
+        if self.left < 0:
+            raise yaml.MarkedYAMLError(problem="aliases make it too large", problem_mark=node.start_mark)
         if any(node is each for each in self.open):
             raise yaml.MarkedYAMLError(problem="an anchor contains itself", problem_mark=node.start_mark)
         self.open.append(node)
@@ -150,10 +178,9 @@ class _Builder:
                     return self._mapping(node, path)
                 case yaml.SequenceNode():
                     return [self.build(item, f"{path}[{index}]") for index, item in enumerate(node.value)]
-                case yaml.ScalarNode():
-                    return _scalar(node)
                 case _:
-                    raise AssertionError(node)
+                    assert isinstance(node, yaml.ScalarNode)
+                    return _scalar(node)
         finally:
             self.open.pop()
 
@@ -190,8 +217,7 @@ class _Builder:
 def _scalar(node: yaml.ScalarNode) -> Any:
     if node.tag in _DECODED_TAGS:
         return _plain(node.value)
-    # JSON writes characters beyond the first plane as two halves, which PyYAML leaves apart.
-    return node.value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return node.value
 
 
 def _plain(text: str) -> Any:

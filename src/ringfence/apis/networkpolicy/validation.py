@@ -14,7 +14,7 @@ from typing import Any
 
 from ringfence.apis.cidrs import CidrForm, cidr_errors, parse_cidr
 from ringfence.apis.fields import forbidden, invalid, invalids, not_supported, required, within
-from ringfence.apis.meta import LABEL_SELECTOR, OBJECT_META, selector_errors, validate_object_meta
+from ringfence.apis.meta import LABEL_SELECTOR, OBJECT_META, object_meta_errors, selector_errors
 from ringfence.apis.names import is_port_name, is_port_number
 from ringfence.apis.shapes import ListOf, Record, Scalar, conform
 from ringfence.errors import FieldError
@@ -91,7 +91,7 @@ def examine(policy: object, leniency: Leniency) -> Examined:
     """Read and check a NetworkPolicy."""
     readable, type_errors = conform(policy, SHAPE, "")
     metadata = {"namespace": "default", **readable.get("metadata", {})}
-    found = [*validate_object_meta(metadata, namespaced=True), *_spec_errors(readable.get("spec", {}), leniency)]
+    found = [*object_meta_errors(metadata, namespaced=True), *_spec_errors(readable.get("spec", {}), leniency)]
     # What an ill-typed part would have made good or bad is unknown: complain of the type alone.
     follow_ups = [e for e in found if any(within(t.path, e.path) for t in type_errors)]
     return Examined(readable, (*type_errors, *(e for e in found if e not in follow_ups)))
