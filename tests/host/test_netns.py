@@ -121,3 +121,13 @@ def test_entering_nowhere_says_so() -> None:
     """A missing namespace is named in the error."""
     with pytest.raises(HostRefused, match="no network namespace rf-nowhere"), netns.enter("rf-nowhere"):
         pass
+
+
+def test_a_fresh_namespace_ends_with_what_was_run_in_it() -> None:
+    """The work runs elsewhere, its result or error comes back, and this thread never moved."""
+    before = own()
+
+    assert netns.in_fresh(own) != before
+    with pytest.raises(ZeroDivisionError):
+        netns.in_fresh(lambda: 1 // 0)
+    assert own() == before

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,7 @@ import pytest
 from ringfence.errors import HostRefused
 from ringfence.host import netns
 from ringfence.host.nft import Nft
+from ringfence.host.quiesce import wait_for_packets
 
 pytestmark = pytest.mark.kernel
 
@@ -68,3 +70,25 @@ def test_a_closed_handle_is_refused(nft: Nft) -> None:
 
     with pytest.raises(ValueError, match="closed"):
         nft.listing("tables")
+
+
+def test_the_generation_counts_every_commit_and_nothing_else(nft: Nft) -> None:
+    """Each commit counts one, refused ones and listings none."""
+    start = nft.generation()
+
+    nft.run("add table inet rfnft-a")
+    nft.listing("ruleset")
+    with pytest.raises(HostRefused):
+        nft.run("add table inet rfnft-b\nadd rule inet rfnft-b nowhere accept")
+    nft.run("delete table inet rfnft-a")
+
+    assert nft.generation() == start + 2
+
+
+def test_waiting_for_packets_returns() -> None:
+    """The wait for packets in flight ends by itself, soon."""
+    start = time.monotonic()
+
+    wait_for_packets()
+
+    assert time.monotonic() - start < 5

@@ -19,6 +19,7 @@ from ringfence.dataplanes.base import Answer, Probe
 from ringfence.dataplanes.nftables.apply import NftablesDataplane
 from ringfence.errors import HostLacks, HostRefused
 from ringfence.host import netns
+from ringfence.host.nft import load_library
 from ringfence.model.cluster import PodKey
 from ringfence.model.policy import Action, Direction, ObjectRef, Origin
 from ringfence.model.ports import PortRange, Protocol
@@ -27,6 +28,7 @@ from ringfence.model.ports import PortRange, Protocol
 def probe() -> Probe:
     """Put a program that uses everything in force in an empty namespace that is gone afterwards. A few ms."""
     try:
+        load_library()  # first, since its lack shows without privileges too
         netns.in_fresh(_try)
     except HostLacks as error:
         return Probe(Answer.NO, error.what, error.remedy)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``ringfence doctor``: what this machine can run, what it lacks, and the remedy for each lack."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ringfence.dataplanes.base import Probe
+    from ringfence.host.facts import Fact
+
+_WORDS = {True: "yes", False: "no", None: "could not tell"}
+
+
+@click.command()
+@click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(output: str) -> int:
+    """Say what this machine can run, what it lacks, and the remedy for each lack.
+
+    The exit code is 0 if the engine that a lab takes by default can run, 1 otherwise. Nothing is changed: what has to
+    be tried is tried in a network namespace of its own that is gone afterwards.
+
+    \b
+    Examples:
+      ringfence doctor
+      sudo ringfence doctor                            labs with packets need root
+      ringfence doctor -o json
+    """
+    from ringfence.dataplanes.base import Answer
+    from ringfence.dataplanes.registry import ENGINES
+    from ringfence.host import facts
+
+    found = facts.gather()
+    probes = {name: engine.probe() for name, engine in ENGINES.items()}
+    default = next(iter(ENGINES))
+    ready = probes[default].answer is Answer.YES
+    if output == "json":
+        import json
+
+        click.echo(json.dumps(_as_json(found, probes, default=default, ready=ready), indent=2))
+    else:
+        click.echo("\n".join(_as_text(found, probes, default=default, ready=ready)))
+    return 0 if ready else 1
+
+
+def _as_json(found: Sequence[Fact], probes: Mapping[str, Probe], *, default: str, ready: bool) -> dict[str, Any]:
+    return {
+        "ready": ready,
+        "defaultEngine": default,
+        "engines": [
+            {"name": name, "answer": probe.answer.value, "reason": probe.reason, "remedy": _remedy(probe)}
+            for name, probe in probes.items()
+        ],
+        "facts": [
+            {
+                "name": fact.name,
+                "answer": _WORDS[fact.there],
+                "detail": fact.detail,
+                "wantedFor": fact.wanted_for,
+                "remedy": fact.remedy if fact.there is False else "",
+            }
+            for fact in found
+        ],
+    }
+
+
+def _as_text(found: Sequence[Fact], probes: Mapping[str, Probe], *, default: str, ready: bool) -> list[str]:
+    lines = ["This machine"]
+    for fact in found:
+        lines += _entry(fact.name, _WORDS[fact.there], fact.detail, "" if fact.there is not False else fact.remedy)
+        if fact.there is not True:
+            lines.append(f"{'':24}wanted for {fact.wanted_for}")
+    lines += ["", "Engines"]
+    for name, probe in probes.items():
+        lines += _entry(name, probe.answer.value, probe.reason, _remedy(probe))
+    lines.append("")
+    if ready:
+        lines.append(f"Ready: labs run with real packets, enforced by {default}.")
+    else:
+        lines.append(f"Not ready: {default}, which a lab takes by default, cannot run here.")
+        lines.append("Simulated labs, without packets, do: ringfence lab up --network-policy memory")
+    return lines
+
+
+def _entry(name: str, answer: str, detail: str, remedy: str) -> list[str]:
+    lines = [f"  {name:<20}  {answer:<3}  {detail}"]
+    if remedy:
+        lines.append(f"{'':24}remedy: {remedy}")
+    return lines
+
+
+def _remedy(probe: Probe) -> str:
+    from ringfence.dataplanes.base import Answer
+
+    return probe.remedy if probe.answer is not Answer.YES else ""

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ringfence.cli.main import run
+from ringfence.dataplanes.nftables.probe import probe
+from ringfence.host import nft
+
+DOCTOR = (sys.executable, "-m", "ringfence", "doctor")
+WITHOUT_PRIVILEGES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+
+
+@pytest.mark.kernel
+def test_a_machine_that_can_run_labs_is_ready() -> None:
+    """Exit code 0, and both engines can run."""
+    done = subprocess.run([*DOCTOR, "-o", "json"], capture_output=True, text=True, check=False)
+
+    report = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert report["ready"] is True
+    assert {engine["name"]: engine["answer"] for engine in report["engines"]} == {"nftables": "yes", "memory": "yes"}
+    assert all(fact["answer"] in ("yes", "no", "could not tell") for fact in report["facts"])
+
+
+@pytest.mark.kernel
+def test_without_privileges_the_remedy_is_said() -> None:
+    """Exit code 1; the engine that is missing names its remedy, the one that needs nothing still runs."""
+    done = subprocess.run([*WITHOUT_PRIVILEGES, *DOCTOR], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1, done.stderr
+    assert "remedy: run as root" in done.stdout
+    assert "Not ready: nftables" in done.stdout
+    assert "ringfence lab up --network-policy memory" in done.stdout
+
+
+def test_every_lack_comes_with_its_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A machine without libnftables is told which package brings it, in both forms."""
+    monkeypatch.setattr(nft, "LIBRARY", "librf-no-such-thing.so.1")
+
+    codes = run(["doctor"]), run(["doctor", "-o", "json"])
+
+    text, _, rest = capsys.readouterr().out.partition("{")
+    report = json.loads("{" + rest)
+    assert codes == (1, 1)
+    assert "remedy: install it: apt-get install libnftables1" in text
+    assert report["ready"] is False
+    assert [e["remedy"] for e in report["engines"] if e["name"] == "nftables"] == [nft.REMEDY]
+    assert all(fact["remedy"] for fact in report["facts"] if fact["answer"] == "no")
+    assert probe().remedy == nft.REMEDY
