@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
@@ -23,11 +23,19 @@ _AT_ONCE = 12  # requests in flight for one list of actions
 
 
 @dataclass(frozen=True, slots=True)
+class Record:
+    """Tell people what happened: an Event, nobody waits for it."""
+
+    event: Object
+
+
+@dataclass(frozen=True, slots=True)
 class Create:
-    """Make an object; one that is there already is left as it is."""
+    """Make an object; one that is there already is left as it is. ``tell`` makes an event of what was made."""
 
     resource: Resource
     object: Object
+    tell: Callable[[Object], Record] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +63,20 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteAll:
+    """Delete all objects of a kind in a namespace, each in its own way; dependents follow."""
+
+    resource: Resource
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
 class Bind:
     """Give a pod to a node."""
 
     key: str
     uid: str
     node: str
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """Tell people what happened: an Event, nobody waits for it."""
-
-    event: Object
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,7 @@ class FinalizeNamespace:
     resources: tuple[Resource, ...]
 
 
-Action = Create | Patch | Delete | Bind | Record | FinalizeNamespace
+Action = Create | Patch | Delete | DeleteAll | Bind | Record | FinalizeNamespace
 
 
 class Stale(Exception):
@@ -111,9 +120,7 @@ class Hands:
 
     async def _one(self, action: Action) -> None:
         if isinstance(action, Record):
-            task = asyncio.create_task(self._record(action))
-            self._recording.add(task)
-            task.add_done_callback(self._recording.discard)
+            self._tell(action)
             return
         try:
             await self._do(action)
@@ -122,6 +129,11 @@ class Hands:
                 raise Stale(str(error)) from error
             raise
 
+    def _tell(self, action: Record) -> None:
+        task = asyncio.create_task(self._record(action))
+        self._recording.add(task)
+        task.add_done_callback(self._recording.discard)
+
     async def _record(self, action: Record) -> None:
         path = EVENTS.collection(action.event["metadata"]["namespace"])
         try:
@@ -129,7 +141,7 @@ class Hands:
         except ClusterError as error:
             _log.debug("the event %s is lost: %s", action.event.get("reason"), error)
 
-    async def _do(self, action: Create | Patch | Delete | Bind | FinalizeNamespace) -> None:
+    async def _do(self, action: Create | Patch | Delete | DeleteAll | Bind | FinalizeNamespace) -> None:
         match action:
             case Create():
                 await self._create(action)
@@ -138,6 +150,9 @@ class Hands:
                 self._know(action.resource, await self._client.patch(path, action.patch, params=self._params))
             case Delete():
                 await self._delete(action)
+            case DeleteAll():
+                options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+                await self._client.delete(action.resource.collection(action.namespace), options)
             case Bind():
                 namespace, _, name = action.key.rpartition("/")
                 binding = {
@@ -161,6 +176,8 @@ class Hands:
                 return
             raise
         self._know(action.resource, made)
+        if action.tell is not None:
+            self._tell(action.tell(made))
 
     async def _exists(self, resource: Resource, key: str, uid: str) -> bool:
         try:

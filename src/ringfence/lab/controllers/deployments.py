@@ -61,7 +61,7 @@ class Deployments:
     def reconcile(self, world: World, key: str, now: datetime.datetime) -> Outcome:
         """Take the next step, and let the status say where things are."""
         deployment = world.get(DEPLOYMENTS, key)
-        if deployment is None or is_terminating(deployment):
+        if deployment is None or is_terminating(deployment) or world.is_ending(deployment["metadata"]["namespace"]):
             return Outcome()
         replica_sets = sorted((rs for _, rs in world.controlled(deployment, REPLICA_SETS)), key=_age)
         look = _Look(world, deployment, replica_sets, now)

@@ -69,7 +69,10 @@ class EndpointSlices:
         if service is None or is_terminating(service) or not service["spec"].get("selector"):
             return Outcome([_deletion(obj) for obj in slices if not is_terminating(obj)])
         pods = [pod for _, pod in world.in_namespace(PODS, namespace) if _selects(service, pod)]
-        return Outcome(plan(service, pods, slices))
+        actions = plan(service, pods, slices)
+        if world.is_ending(namespace):  # what is there may still be changed, but nothing new made
+            actions = [action for action in actions if not isinstance(action, Create)]
+        return Outcome(actions)
 
 
 def _is_ours(obj: Object) -> bool:

@@ -158,11 +158,14 @@ async def discover(client: Client) -> list[Resource]:
 
     Kinds of CustomResourceDefinitions are left out: they are followed as their definitions say.
     """
+    told = False
     while True:
         try:
             return await _discovered(client)
         except ClusterError as error:
-            _log.info("the API server does not answer yet: %s", error)
+            if not told:
+                _log.info("waiting for the API server: %s", error)
+            told = True
             await asyncio.sleep(_RETRY)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable
 
-from ringfence.lab.controllers.actions import Action, Create, Delete, FinalizeNamespace, Patch
+from ringfence.lab.controllers.actions import Action, Create, DeleteAll, FinalizeNamespace, Patch
 from ringfence.lab.controllers.loop import Outcome
 from ringfence.lab.controllers.pods import is_terminating
 from ringfence.lab.controllers.resources import CONFIG_MAPS, NAMESPACES, SERVICE_ACCOUNTS, Object, Resource
@@ -84,8 +84,9 @@ def _named(name: str, namespace: str) -> Object:
 def _clearing(world: World, namespace: str) -> list[Action]:
     """Return the deletions of all that nobody asked to delete yet; when nothing is left, the end."""
     kinds = tuple(resource for resource in world.resources if resource.namespaced)
-    left = [(kind, key, obj) for kind in kinds for key, obj in world.in_namespace(kind, namespace)]
-    if not left:
+    left = {kind: [obj for _, obj in world.in_namespace(kind, namespace)] for kind in kinds}
+    if not any(left.values()):
         return [FinalizeNamespace(namespace, kinds)]
-    background = {"propagationPolicy": "Background"}
-    return [Delete(kind, key, obj["metadata"]["uid"], background) for kind, key, obj in left if not is_terminating(obj)]
+    return [
+        DeleteAll(kind, namespace) for kind, objects in left.items() if not all(is_terminating(obj) for obj in objects)
+    ]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Sequence
 
-from ringfence.lab.controllers.actions import Action, Create, Delete, Patch
+from ringfence.lab.controllers.actions import Action, Create, Delete, Patch, Record
 from ringfence.lab.controllers.events import record
 from ringfence.lab.controllers.loop import Outcome
 from ringfence.lab.controllers.pods import (
@@ -47,7 +47,7 @@ class ReplicaSets:
         pods = [pod for _, pod in world.controlled(replica_set, PODS)]
         active = [pod for pod in pods if is_active(pod)]
         actions: list[Action] = []
-        if not is_terminating(replica_set):
+        if not is_terminating(replica_set) and not world.is_ending(replica_set["metadata"]["namespace"]):
             adopted = _adoptions(world, replica_set)
             actions += adopted
             actions += _scale(replica_set, active, adopted=len(adopted), now=now)
@@ -101,7 +101,14 @@ def _adoptions(world: World, replica_set: Object) -> list[Action]:
 def _scale(replica_set: Object, active: Sequence[Object], *, adopted: int, now: datetime.datetime) -> list[Action]:
     missing = replica_set["spec"].get("replicas", 1) - len(active) - adopted
     if missing > 0:
-        return [Create(PODS, pod_of(replica_set)) for _ in range(missing)]
+
+        def tell(pod: Object) -> Record:
+            message = f"Created pod: {pod['metadata']['name']}"
+            return record(
+                REPLICA_SETS, replica_set, reason="SuccessfulCreate", message=message, component=COMPONENT, now=now
+            )
+
+        return [Create(PODS, pod_of(replica_set), tell) for _ in range(missing)]
     actions: list[Action] = []
     for pod in sorted(active, key=_expendable)[: max(0, -missing)]:
         actions.append(Delete(PODS, key_of(pod), pod["metadata"]["uid"]))

@@ -2,7 +2,8 @@
 """The cluster as the controllers know it: every object of every kind, indexed by what they ask for.
 
 Filled by watches, and by the answers to the controllers' own writes: a controller that has just created a pod must see
-it when it counts again, whether or not the watch has told it yet. Older states never replace newer ones.
+it when it counts again, whether or not the watch has told it yet. Older states never replace newer ones, and what is
+gone does not come back: an answer may be overtaken by the watch that tells how the object ended.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ringfence.lab.controllers.resources import Object, Resource
+from ringfence.lab.controllers.resources import NAMESPACES, Object, Resource
+
+_REMEMBERED = 20_000  # uids of objects that are gone: far more than answers can be on their way
 
 Watcher = Callable[[Resource, str, Object | None, Object | None], None]
 """Told of a change: the kind, the key, the object before and after (None: there is none)."""
@@ -24,6 +27,7 @@ class World:
         self._dependents: dict[str, dict[tuple[Resource, str], None]] = {}
         self._in_namespace: dict[tuple[Resource, str], dict[str, None]] = {}
         self._uids: dict[str, tuple[Resource, str]] = {}
+        self._gone: dict[str, None] = {}
         self._watcher = watcher
 
     def watch(self, watcher: Watcher) -> None:
@@ -67,6 +71,11 @@ class World:
         """Return how many objects of a kind are in a namespace."""
         return len(self._in_namespace.get((resource, namespace), ()))
 
+    def is_ending(self, namespace: str) -> bool:
+        """Tell whether a namespace is being deleted: the server takes nothing new in it."""
+        found = self.get(NAMESPACES, namespace)
+        return found is not None and bool(found["metadata"].get("deletionTimestamp"))
+
     def dependents(self, uid: str) -> Iterator[tuple[Resource, str, Object]]:
         """Yield what has an owner reference to a uid."""
         for resource, key in list(self._dependents.get(uid, ())):
@@ -97,7 +106,7 @@ class World:
         if known is None:
             return  # the kind is gone: a late answer
         old = known.get(key)
-        if old is not None and _is_older(obj, old):
+        if obj["metadata"].get("uid") in self._gone or (old is not None and _is_older(obj, old)):
             return
         if old is not None:
             self._unindex(resource, key, old)
@@ -113,7 +122,13 @@ class World:
         old = known.pop(key, None)
         if old is not None:
             self._unindex(resource, key, old)
+            self._bury(old["metadata"].get("uid", ""))
             self._watcher(resource, key, old, None)
+
+    def _bury(self, uid: str) -> None:
+        self._gone[uid] = None
+        if len(self._gone) > _REMEMBERED:
+            del self._gone[next(iter(self._gone))]
 
     def _index(self, resource: Resource, key: str, obj: Object) -> None:
         meta = obj["metadata"]

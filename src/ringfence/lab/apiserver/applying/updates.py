@@ -98,18 +98,20 @@ def closed(schema: Schema | None, subresource: str) -> tuple[Path, ...]:
     return (("f:status",),) if schema and schema.has_status else ()
 
 
+# fields that Go holds as structs and not as pointers: it writes them even if nothing is in them
+_ALWAYS_THERE = ("metadata", "spec", "status", "strategy", "template")
+
+
 def _blank(schema: Schema | None) -> dict[str, Any]:
     """Return the object that a create is compared with: what Go writes of an empty struct, so that nobody owns that."""
-    if schema is None:
-        return {"metadata": {}}
-    return {"metadata": {}, **{name: _empty(schema.field(name)) for name in ("spec", "status") if schema.field(name)}}
+    return {"metadata": {}} if schema is None else _empty(schema)
 
 
-def _empty(schema: Schema | None) -> Any:
-    if schema is None or schema.form is not Form.STRUCT:
-        return [] if schema and schema.form is Form.LIST else {}
-    required = (schema.field(name) for name in schema.raw.get("required") or ())
-    names = schema.raw.get("required") or ()
-    return {
-        name: _empty(node) for name, node in zip(names, required, strict=True) if node and node.form is not Form.SCALAR
-    }
+def _empty(schema: Schema) -> Any:
+    if schema.form is Form.LIST:
+        return []
+    if schema.name.endswith(".ObjectMeta"):
+        return {}
+    names = {*(schema.raw.get("required") or ()), *(n for n in _ALWAYS_THERE if n in schema.properties)}
+    nodes = {name: schema.field(name) for name in sorted(names)}
+    return {name: _empty(node) for name, node in nodes.items() if node and node.form not in (Form.SCALAR, Form.ANY)}
