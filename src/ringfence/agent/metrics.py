@@ -3,7 +3,14 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import generate_latest
 
 from ringfence import __version__
@@ -15,6 +22,7 @@ class Metrics:
     """The agent's metrics, in a registry of their own."""
 
     def __init__(self, dataplane: str, node: str) -> None:
+        disable_created_metrics()  # a second series for every counter, which nobody asks for
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.programs_applied = Counter(

@@ -30,6 +30,7 @@ from ringfence.apis.networkpolicy import Lowered, lower, policy_set
 from ringfence.compiler.compile import compile_program
 from ringfence.compiler.program import Program
 from ringfence.kube.changes import Change, Listed, Removed, Upserted
+from ringfence.model.cluster import Cluster
 from ringfence.model.policy import ObjectRef
 
 
@@ -103,13 +104,14 @@ class State:
     """What a node's agent knows.
 
     ``objects`` has an entry for each kind that was listed: by key, pods by uid. ``unreadable`` are objects that could
-    not be decoded, by kind and key. ``program`` is what these objects mean for the node, None until every kind was
-    listed: nothing may be written before.
+    not be decoded, by kind and key. ``cluster`` and ``program`` are what these objects mean (for the node), None until
+    every kind was listed: nothing may be written before.
     """
 
     node: str
     objects: Mapping[Kind, Objects] = field(default_factory=dict)
     unreadable: Mapping[tuple[Kind, str], str] = field(default_factory=dict)
+    cluster: Cluster | None = None
     program: Program | None = None
     node_probes: NodeProbes = NodeProbes.ALLOW
 
@@ -154,7 +156,8 @@ def reconcile(state: State, events: Sequence[Event]) -> Step:
     if not after.complete:
         return Step(after, None, ())
     if after.program is None:
-        after = replace(after, program=_compile(after))
+        cluster = after.cluster or _cluster(after)
+        after = replace(after, cluster=cluster, program=_compile(after, cluster))
     return Step(after, after.program, _problems(after))
 
 
@@ -210,11 +213,16 @@ class _Draft:
                     del self._writable(kind)[identity]
 
     def done(self) -> State:
-        """Return the state written; its program is gone if any object changed."""
+        """Return the state written; what it meant is gone where objects changed."""
         if not self._changed:
             return replace(self._state, unreadable=self._unreadable)
-        objects = {**self._state.objects, **self._changed}
-        return replace(self._state, objects=objects, unreadable=self._unreadable, program=None)
+        return replace(
+            self._state,
+            objects={**self._state.objects, **self._changed},
+            unreadable=self._unreadable,
+            cluster=self._state.cluster if self._changed.keys() == {Kind.POLICIES} else None,
+            program=None,
+        )
 
     def _replace(self, kind: Kind, items: Mapping[str, Told]) -> None:
         known = self._known(kind)
@@ -258,12 +266,15 @@ def _key(identity: str, obj: Known) -> str:
     return f"{obj.metadata.namespace}/{obj.metadata.name}" if isinstance(obj, Pod) else identity
 
 
-def _compile(state: State) -> Program:
-    cluster = build_cluster(
+def _cluster(state: State) -> Cluster:
+    return build_cluster(
         state.objects[Kind.NAMESPACES].values(),
         state.objects[Kind.NODES].values(),
         state.objects[Kind.PODS].values(),
     )
+
+
+def _compile(state: State, cluster: Cluster) -> Program:
     policies: Iterable[StoredPolicy] = state.objects[Kind.POLICIES].values()
     program = compile_program(cluster, policy_set(each.lowered.policy for each in policies), state.node)
     return program if state.node_probes is NodeProbes.ALLOW else replace(program, node_addresses=frozenset())
