@@ -227,9 +227,13 @@ class _SctpSource:
 
     def __init__(self, family: socket.AddressFamily, source: Address | None) -> None:
         self.sock = raw_sctp(family)
-        _hear_errors(self.sock)
-        if source is not None:
-            self.sock.bind((str(source), 0))
+        try:
+            _hear_errors(self.sock)
+            if source is not None:
+                self.sock.bind((str(source), 0))
+        except BaseException:
+            self.sock.close()
+            raise
         self._asked: dict[int, _Init] = {}
 
     def ask(self, number: int, probe: Probe, port: int) -> None:
