@@ -167,7 +167,8 @@ class Life:
 
     def _ended(self, end: Terminated) -> None:
         record = self.record
-        record.state, record.ready, record.started = end, False, record.init and end.code == 0
+        done = record.init and end.code == 0  # an init container is ready when it has succeeded
+        record.state, record.ready, record.started = end, done, done
         self._pod.changed()
 
     async def _hindered(self, reason: str, message: str, event: str, told: str) -> None:

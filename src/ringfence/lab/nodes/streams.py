@@ -275,7 +275,7 @@ def _wanted(query: Mapping[str, str]) -> logs.Wanted:
 async def serve(streams: Streams, path: Path) -> None:
     """Serve on a Unix socket until cancelled."""
     path.unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything is served
-    runner = web.AppRunner(streams.application(), handle_signals=False, shutdown_timeout=1.0)
+    runner = web.AppRunner(streams.application(), handle_signals=False, shutdown_timeout=1.0, access_log=None)
     await runner.setup()
     try:
         await web.UnixSite(runner, str(path)).start()

@@ -37,6 +37,7 @@ Json = Mapping[str, Any]
 
 _log = logging.getLogger("ringfence.lab.nodes")
 _RETRY = 1.0
+_KILL_PATIENCE = 5.0  # seconds for the kernel to end what was killed
 _DEAF_GRACE = 0.2  # seconds for a program that cannot hear SIGTERM: one that was just about to end may
 
 
@@ -403,23 +404,20 @@ class Worker:
         # Nothing starts again from here on: the lives are told to stop at their next end.
         for life in self.lives.values():
             life.stop()
-        if not running:
-            return
-        heard = False
-        if self._grace != 0:
-            answers = [self.runtime.terminate(record.id, pid) for record, pid in running]
-            heard = any(await asyncio.gather(*answers))
-        await self._wait_for_end([record for record, _ in running], heard=heard)
-        await asyncio.gather(*(self.runtime.kill(record.id) for record, _ in running))
-        await self._wait_for_end([record for record, _ in running], heard=True, limit=5.0)
+        await asyncio.gather(*(self._stop_container(record, pid) for record, pid in running))
 
-    async def _wait_for_end(self, records: Sequence[Record], *, heard: bool, limit: float | None = None) -> None:
+    async def _stop_container(self, record: Record, pid: int) -> None:
+        if self._grace != 0:
+            heard = await self.runtime.terminate(record.id, pid)
+            await self._wait_for_end(record, limit=None if heard else _DEAF_GRACE)
+        await self.runtime.kill(record.id)
+        await self._wait_for_end(record, limit=_KILL_PATIENCE)
+
+    async def _wait_for_end(self, record: Record, *, limit: float | None) -> None:
+        """Wait until a container has ended, for at most ``limit`` seconds or else the pod's grace, which may shrink."""
         began = time.monotonic()
-        while any(isinstance(record.state, status.Running) for record in records):
-            grace = limit if limit is not None else (self._grace or 0.0)
-            if not heard:
-                grace = min(grace, _DEAF_GRACE)
-            left = began + grace - time.monotonic()
+        while isinstance(record.state, status.Running):
+            left = began + (self._grace or 0.0 if limit is None else limit) - time.monotonic()
             if left <= 0:
                 return
             with contextlib.suppress(TimeoutError):
