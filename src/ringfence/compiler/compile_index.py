@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from ringfence.model.addresses import Address
 from ringfence.model.cluster import Cluster, Endpoint
@@ -105,6 +106,8 @@ class PodIndex:
                     namespaces = self._cluster.namespaces.values()
                     names = self._scopes[selector] = tuple(n.name for n in namespaces if selector.matches(n.labels))
                 return names
+            case _:
+                assert_never(scope)
 
 
 class PolicyIndex:

@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import assert_never
 
 from ringfence.compiler.compile_index import PodIndex
 from ringfence.compiler.program import PeerSet, PeerSetId
@@ -94,6 +95,8 @@ class PeerSets:
                 return self._pods.matching(member) & having
             case BlockPeer(block):
                 return {address for address in having if block.contains(address)}
+            case _:
+                assert_never(member)
 
 
 def collapse(networks: Iterable[Network]) -> tuple[Network, ...]:
@@ -123,6 +126,8 @@ def _write(member: PodPeer | BlockPeer) -> _Written:
             return ("pods in namespaces", _write_selector(scope.selector), _write_selector(pods))
         case BlockPeer(block):
             return ("block", str(block.cidr), repr([str(hole) for hole in block.exceptions]))
+        case _:
+            assert_never(member)
 
 
 def _write_selector(selector: Selector) -> str:
