@@ -22,6 +22,7 @@ from ringfence.errors import HostLacks, HostRefused
 from ringfence.host import netns
 
 LIBRARY = "libnftables.so.1"
+_NO_NFTABLES = "load the module: modprobe nf_tables (CONFIG_NF_TABLES)"
 REMEDY = "install it: apt-get install libnftables1"
 
 # nftables/libnftables.h, enum nft_output_flags
@@ -49,12 +50,14 @@ class Nft:
     def __init__(self) -> None:
         self._library = load_library()
         self._lock = threading.Lock()
+        self._netlink = _netlink_socket()  # first: without this kind of socket libnftables would end the process
+        self._namespace = netns.open_own()
         context = self._library.nft_ctx_new(0)
         if not context:
+            os.close(self._netlink)
+            os.close(self._namespace)
             raise HostRefused("libnftables could not be set up", asked="nft_ctx_new", answered="")
         self._context = context
-        self._namespace = netns.open_own()
-        self._netlink = _netlink_socket()
         self._release = weakref.finalize(self, _release, self._library, context, self._namespace, self._netlink)
         self._library.nft_ctx_buffer_output(context)
         self._library.nft_ctx_buffer_error(context)
@@ -123,12 +126,15 @@ class Nft:
         if "Operation not permitted" in errors:
             raise HostLacks("nftables needs CAP_NET_ADMIN", remedy="run this as root")
         if "Protocol not supported" in errors:
-            raise HostLacks("this kernel has no nftables", remedy="load the module nf_tables (CONFIG_NF_TABLES)")
+            raise HostLacks("this kernel has no nftables", remedy=_NO_NFTABLES)
         raise HostRefused("nftables refused", asked=text, answered=errors.strip())
 
 
 def _netlink_socket() -> int:
-    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+    try:
+        made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+    except OSError as error:
+        raise HostLacks(f"this kernel has no netfilter netlink ({error.strerror})", remedy=_NO_NFTABLES) from None
     return made.detach()
 
 

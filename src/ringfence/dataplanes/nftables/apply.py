@@ -106,11 +106,9 @@ class NftablesDataplane:
     def _plan(self, observed: Observed, program: Program) -> tuple[Plan, Table]:
         # An object that somebody changed under its name cannot be exchanged while it is in use: everything is built
         # anew under other names, and switched to.
-        for salt in itertools.count():
-            table = render(program, salt=salt)
-            if not conflicts(observed, table):
-                return make_plan(observed, table), table
-        raise AssertionError
+        tables = (render(program, salt=salt) for salt in itertools.count())
+        table = next(table for table in tables if not conflicts(observed, table))
+        return make_plan(observed, table), table
 
 
 def _holds(observed: Observed, table: Table) -> bool:
