@@ -84,10 +84,9 @@ def _finding_text(finding: Finding) -> str:
             return f"{policy} does not apply: {why}"
         case Matches(policy, rule, action):
             return f"{policy} {_SAYS[action]} it: {rule.path}"
-        case DoesNotMatch(policy, None):
-            return f"{policy} isolates, and has no rules"
         case DoesNotMatch(policy, nearest):
-            assert nearest is not None
+            if nearest is None:
+                return f"{policy} isolates, and has no rules"
             return f"{policy} isolates; {nearest.origin.path}: {'; '.join(map(str, nearest.misses))}"
         case _:
             assert_never(finding)
