@@ -248,6 +248,16 @@ def test_every_kind_of_miss_says_what_is_needed_and_what_there_is(
     assert any(said in str(each) for each in miss.misses)
 
 
+def test_only_what_misses_is_told() -> None:
+    """A namespace and a port name that fit are no part of the explanation of the label that does not."""
+    peer = PodPeer(NamespacesMatching(labelled(team="sport")), labelled(app="boss"))
+    some = rule(Peers((peer,)), Ports((PortMatch(TCP, NamedPort("http")),)))
+
+    (miss,) = rule_miss(some, flow("10.0.0.12", "10.0.0.10"), Direction.INGRESS, CLUSTER).misses
+
+    assert str(miss) == "peer needs app=boss, bank/teller has app=client"
+
+
 def test_a_named_port_of_an_outside_destination_suggests_the_number() -> None:
     """What is not a pod has no port names."""
     some = rule(traffic=Ports((PortMatch(TCP, NamedPort("https")),)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 
@@ -283,3 +283,5 @@ def _target_ports(chosen: _ServicePort, endpoint: Endpoint, protocol: Protocol) 
             return [number or chosen.port]
         case str() as name:
             return sorted(endpoint.port_numbers(name, protocol))[:1]
+        case _:
+            assert_never(chosen.target)

@@ -195,6 +195,8 @@ def label_command(command: str, unmet: Iterable[Requirement], labels: Labels) ->
                 changes.append(f"{requirement.key}=")
             case Operator.NOT_IN | Operator.DOES_NOT_EXIST:
                 changes.append(f"{requirement.key}-")
+            case _:
+                assert_never(requirement.operator)
     return " ".join([command, *changes, *(["--overwrite"] if overwrite else [])])
 
 
