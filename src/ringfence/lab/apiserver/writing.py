@@ -179,7 +179,7 @@ def _merged_parts(write: Write, new: Object, old: Object) -> Object:
     if write.resource.has_status:
         new.pop("status", None)
         if "status" in old:
-            new["status"] = old["status"]
+            new["status"] = copy(old["status"])
     return new
 
 

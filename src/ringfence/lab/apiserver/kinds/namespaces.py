@@ -24,7 +24,7 @@ class Namespaces(Strategy):
 
     def before_update(self, api: Api, new: Object, old: Object) -> None:  # noqa: ARG002 - as declared
         """Keep the spec: only ``/finalize`` changes it."""
-        new["spec"] = old.get("spec") or {}
+        new["spec"] = {**spec_of(old)}
         _label(new)
 
     def holds(self, obj: Object) -> bool:
