@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from networks import PLUGINS, PORT, Host, Network, addresses, lab_name, two_nodes
-from ringfence.errors import HostRefused, UsageError
+from ringfence.errors import HostLacks, HostRefused, UsageError
 from ringfence.host import netns, process
 from ringfence.host.nft import Nft
 from ringfence.lab import fabric
 from ringfence.lab.config import NetworkPlugin
 from ringfence.lab.prober import Outcome, Probe
-from ringfence.lab.topology import plan_explicit, plan_topology
+from ringfence.lab.topology import plan_explicit, plan_pod, plan_topology
 from ringfence.model.ports import Protocol
 
 pytestmark = pytest.mark.kernel
@@ -48,6 +48,9 @@ def test_everybody_reaches_everybody_in_both_families_and_all_protocols(plugin: 
     with two_nodes(plugin) as network:
         one, two = network.topology.nodes
         pods = [network.pod("a", one), network.pod("b", one), network.pod("c", two)]
+        first = network.external("world", addresses("8.8.8.8"))
+        fabric.remove_external(network.topology, first)
+        fabric.remove_external(network.topology, first)  # gone already
         world = network.external("world", addresses("8.8.8.8", "1.1.1.1", "2001:db8::8"))
         outcomes = network.try_all([*pods, one, two, world], [*pods, one, two, world])
         assert len(outcomes) == 3 * (5 * 2 * 5 + 5 * 3)
@@ -117,20 +120,27 @@ def test_the_first_packet_of_an_opened_pod_arrives(plugin: NetworkPlugin) -> Non
 
 @each_plugin
 def test_a_removed_pod_is_gone_and_its_address_can_be_had_again(plugin: NetworkPlugin) -> None:
-    """Removing takes the namespace's name at once and the links soon; the next holder of the address is reached."""
+    """Removing frees the names at once and the links soon; the next holder of the address is reached."""
     with two_nodes(plugin) as network:
         one, two = network.topology.nodes
+        with netns.enter(one.netns):
+            links = len(socket.if_nameindex())
         peer, first = network.pod("peer", two), network.pod("first", one)
         assert network.try_all([peer], [first])
         network.prober.forget(first.netns)
         fabric.remove_pod(network.topology, first)
         assert first.netns not in fabric.leftovers(network.topology.lab)
+        fabric.remove_pod(network.topology, first)  # gone already
+        again = network.pod("first", one, first.addresses)  # the same pod: its kubelet restarted
+        assert again == first
+        assert set(network.try_all([peer], [again]).values()) == {Outcome.ANSWERED}
+        network.prober.forget(first.netns)
+        fabric.remove_pod(network.topology, again)
         with netns.enter(one.netns):
             deadline = time.monotonic() + 10
-            while first.host_interface in [name for _, name in socket.if_nameindex()]:
+            while len(socket.if_nameindex()) > links:
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
-        fabric.remove_pod(network.topology, first)  # gone already
         second = network.pod("second", one, first.addresses)
         assert set(network.try_all([peer], [second]).values()) == {Outcome.ANSWERED}
 
@@ -173,10 +183,18 @@ def test_unknown_destinations_end_in_the_lab() -> None:
     """No route leads out: an address of nobody is refused, a Service or pod address of nobody is met with silence."""
     with two_nodes("azure") as network:
         pod = network.pod("a", network.topology.nodes[0])
-        assert network.ask(pod.netns, "9.9.9.9", protocol=Protocol.UDP) is Outcome.UNREACHABLE
-        assert network.ask(pod.netns, "2001:db8::9", protocol=Protocol.UDP) is Outcome.UNREACHABLE
-        assert network.ask(pod.netns, "10.0.77.1", protocol=Protocol.UDP) is Outcome.SILENT
-        assert network.ask(pod.netns, "10.224.1.77", protocol=Protocol.UDP) is Outcome.SILENT
+        unknown = addresses("9.9.9.9", "2001:db8::9")
+        silent = addresses("10.0.77.1", "fd00:10::77", "10.224.1.77", "fd00:10:224:1::77")
+        probes = [
+            Probe(pod.netns, address, protocol, PORT)
+            for protocol in (Protocol.UDP, Protocol.SCTP)
+            for address in (*unknown, *silent)
+        ]
+        assert network.prober.probe(probes) == 2 * [*[Outcome.UNREACHABLE] * 2, *[Outcome.SILENT] * 4]
+        tcp = network.prober.probe([Probe(pod.netns, address, Protocol.TCP, PORT) for address in unknown])
+        assert not any(outcome.passed for outcome in tcp)
+        own = Probe(network.topology.nodes[0].netns, addresses("10.224.0.77")[0], Protocol.TCP, PORT)
+        assert network.prober.probe([own]) == [Outcome.SILENT]  # the node's own black hole
 
 
 @each_plugin
@@ -272,3 +290,37 @@ def test_pods_may_be_made_from_several_threads() -> None:
         assert failures == []
         assert len(pods) == 40
         assert set(network.try_all(network.topology.nodes, pods).values()) == {Outcome.ANSWERED}
+
+
+def test_what_fails_half_way_leaves_nothing() -> None:
+    """A lab, a pod or a host that the kernel refuses is taken back as a whole, and the error says why."""
+    twice = addresses("10.1.1.1", "10.1.1.1")
+    name = lab_name()
+    with pytest.raises(HostRefused, match=r"refused to address add 10\.1\.1\.1/32"):
+        fabric.build(plan_explicit(name, "azure", {"one": (), "two": twice}))
+    assert fabric.leftovers(name) == []
+    with Network(plan_explicit(name, "azure", {"one": addresses("10.9.9.9")})) as network:
+        before = fabric.leftovers(name)
+        (node,) = network.topology.nodes
+        with pytest.raises(HostRefused, match="refused to address add"):
+            network.add("pod", node, twice)
+        with pytest.raises(HostRefused, match="refused to address add"):
+            network.external("world", twice)
+        assert fabric.leftovers(name) == before
+        missing = plan_pod(network.topology, "one", "demo", "missing", "uid", twice[:1])
+        with pytest.raises(HostRefused, match="there is no link azv"):
+            fabric.open_pod(network.topology, missing)
+        pod = network.pod("pod", node, twice[:1])  # and nothing stands in the way of another try
+        network.prober.listen(pod.netns, [(Protocol.TCP, PORT)])
+        assert network.ask(node.netns, "10.1.1.1") is Outcome.ANSWERED
+
+
+def test_a_kernel_without_a_setting_is_named_with_a_remedy() -> None:
+    """What a lab needs of the kernel and does not find is said in words."""
+    for setting, words in {
+        "net/bridge/bridge-nf-call-none": "modprobe br_netfilter",
+        "net/ipv6/conf/none": "ipv6.disable",
+        "net/ipv4/none": "no setting net.ipv4.none",
+    }.items():
+        with pytest.raises(HostLacks, match=words):
+            fabric._apply_settings(((setting, "1"),))

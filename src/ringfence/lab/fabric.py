@@ -124,13 +124,12 @@ def close_pod(topology: Topology, pod: PodPlan) -> None:
 def remove_pod(topology: Topology, pod: PodPlan) -> None:
     """Remove a pod's network, whatever is there of it. Processes in its namespace are the caller's to end, before.
 
-    On return no packet passes and all names and routes are gone; the kernel takes the links a moment later, by itself
+    On return no packet passes and all names and routes are free; the kernel takes the links a moment later, by itself
     (to wait for that takes 40 ms a pod).
     """
     if netns.exists(pod.node.netns):
         with _inside(pod.node.netns) as route:
-            with suppress(HostRefused):  # not there, or not there any more
-                route.send([rtnetlink.link_down(_index(pod.host_interface))])
+            _abandon(route, pod.host_interface)
             route.send(_undoing(topology_state.opening(topology, pod)))
     through_fabric = topology_state.fabric_pod_state(pod)
     if through_fabric.routes and netns.exists(topology.fabric_netns):
@@ -151,8 +150,16 @@ def add_external(topology: Topology, external: ExternalPlan) -> None:
             route.send([up, *_requests(topology_state.fabric_external_state(external))])
         _wait_for_uplink(external.netns, external.addresses)
     except BaseException:
-        netns.delete(external.netns)
+        remove_external(topology, external)
         raise
+
+
+def remove_external(topology: Topology, external: ExternalPlan) -> None:
+    """Remove a host outside of the cluster, whatever is there of it, in the way of ``remove_pod``."""
+    if netns.exists(topology.fabric_netns):
+        with _inside(topology.fabric_netns) as route:
+            _abandon(route, external.fabric_interface)
+    netns.delete(external.netns)
 
 
 def _build_node(topology: Topology, node: NodePlan) -> None:
@@ -203,6 +210,13 @@ def _wait_until(ready: Callable[[], bool], what: str) -> None:
         if time.monotonic() > deadline:
             raise HostRefused(f"{what} did not come up within {_READY_TIMEOUT:.0f} s", asked=what, answered="")
         time.sleep(0.0005)
+
+
+def _abandon(route: RouteSocket, name: str) -> None:
+    """Set a link down for ever, and free its name: the kernel deletes it when the namespace of the other end ends."""
+    with suppress(OSError, HostRefused):  # not there, or not there any more
+        index = socket.if_nametoindex(name)
+        route.send([rtnetlink.link_down(index), rtnetlink.rename(index, f"gone{index}")])
 
 
 @contextmanager

@@ -102,6 +102,11 @@ def link_down(index: int) -> Request:
     return Request(_SETLINK, 0, _link(index, flags=0, change=_IFF_UP), f"link set {index} down")
 
 
+def rename(index: int, name: str) -> Request:
+    """Give a link that is down another name."""
+    return Request(_SETLINK, 0, _link(index) + _name(name), f"link set {index} name {name}")
+
+
 def hairpin(index: int) -> Request:
     """Let a bridge send frames back out of the port that they came from: a pod that reaches itself by its Service."""
     info = _attribute(_IFLA_PROTINFO | _NESTED, _attribute(_BRPORT_HAIRPIN, b"\1"))
