@@ -14,10 +14,14 @@ import signal
 import socket
 import stat
 import struct
+import sys
 import termios
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from ringfence.lab.images import AGNHOST
+from ringfence.lab.images.agnhost import __main__ as agnhost
 from ringfence.lab.nodes import kernel
 from ringfence.lab.nodes.rootfs import Template, Volume, enter_root
 
@@ -50,25 +54,27 @@ def set_size(terminal: int, width: int, height: int) -> None:
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
 
-def begin(request: Mapping[str, Any], template: Template, network: int, stdio: Stdio, report: int) -> NoReturn:
+def begin(
+    request: Mapping[str, Any], template: Template, network: int, stdio: Stdio, report: int, title: kernel.Title
+) -> NoReturn:
     """Become the first process of a new container; the caller is alone in a new process namespace already."""
-    _guarded(report, lambda: _enter_new(request, template, network), request, stdio)
+    _guarded(report, lambda: _enter_new(request, template, network), request, stdio, title)
 
 
-def join(request: Mapping[str, Any], container: int, stdio: Stdio, report: int) -> NoReturn:
+def join(request: Mapping[str, Any], container: int, stdio: Stdio, report: int, title: kernel.Title) -> NoReturn:
     """Become a further process of the container whose first process is ``container`` (a pidfd)."""
     flags = kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWNET
-    _guarded(report, lambda: kernel.setns(container, flags), request, stdio)
+    _guarded(report, lambda: kernel.setns(container, flags), request, stdio, title)
 
 
-def _guarded(report: int, enter: Any, request: Mapping[str, Any], stdio: Stdio) -> NoReturn:
+def _guarded(
+    report: int, enter: Callable[[], None], request: Mapping[str, Any], stdio: Stdio, title: kernel.Title
+) -> NoReturn:
     try:
-        # Without the runner nobody would reap, log or stop it.
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         enter()
         _take_stdio(stdio)
         _set_privileges(request)
-        _run(request)
+        _run(request, title)
     except BaseException as error:  # noqa: BLE001 - this process has nobody else to tell
         os.write(report, _sentence(error).encode()[:4096])
     os._exit(128)
@@ -99,26 +105,28 @@ def _take_stdio(stdio: Stdio) -> None:
 
 
 def _set_privileges(request: Mapping[str, Any]) -> None:
-    if not request["privileged"]:
-        kept = set(_CAPABILITIES.values()) if "ALL" not in request["drop"] else set()
-        kept -= {_NUMBERS[name] for name in request["drop"] if name in _NUMBERS}
-        kept |= {_NUMBERS[name] for name in request["add"] if name in _NUMBERS}
-        if "ALL" in request["add"]:
-            kept = set(_NUMBERS.values())
-        # The bounding set is what the program can have after exec, root or not.
-        for number in sorted(set(range(64)) - kept):
-            try:
-                kernel.prctl(kernel.PR_CAPBSET_DROP, number)
-            except OSError as error:
-                if error.errno == errno.EINVAL:
-                    break  # the kernel knows no higher number
-                raise
+    kept = _capabilities(request)
+    kernel.drop_bounding(kept)
     os.setgroups(request["groups"])
     os.setgid(request["gid"])
-    os.setuid(request["uid"])
+    os.setuid(request["uid"])  # another user than root keeps no capabilities by that
+    if request["uid"] == 0:
+        kernel.keep_capabilities(kept)
+    # A change of credentials has reset it. Without the runner nobody would reap, log or stop the process.
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _run(request: Mapping[str, Any]) -> None:
+def _capabilities(request: Mapping[str, Any]) -> frozenset[int]:
+    if request["privileged"] or "ALL" in request["add"]:
+        return frozenset(_NUMBERS.values())
+    kept = set(_CAPABILITIES.values()) if "ALL" not in request["drop"] else set()
+    kept -= {_NUMBERS[name] for name in request["drop"] if name in _NUMBERS}
+    return frozenset(kept | {_NUMBERS[name] for name in request["add"] if name in _NUMBERS})
+
+
+def _run(request: Mapping[str, Any], title: kernel.Title) -> None:
+    """Become the program; returns only by an exception."""
+    signal.set_wakeup_fd(-1)
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -130,7 +138,29 @@ def _run(request: Mapping[str, Any]) -> None:
         raise OSError(error.errno, f"chdir to cwd ({directory!r}): {os.strerror(error.errno or 0)}".lower()) from None
     environment: dict[str, str] = request["env"]
     command: Sequence[str] = request["argv"]
+    if command[0] == AGNHOST:
+        _become_agnhost(command, environment, title)
     os.execve(_find(command[0], environment.get("PATH", "")), list(command), environment)
+
+
+def _become_agnhost(command: Sequence[str], environment: Mapping[str, str], title: kernel.Title) -> NoReturn:
+    """Run agnhost in this very process: it is loaded already, where starting an interpreter takes 40 ms of a processor.
+
+    What exec would have done is done here: another environment and command line, and no descriptor but the three.
+    """
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python starts
+    os.environ.clear()
+    os.environ.update(environment)
+    title.write(command)
+    os.closerange(3, 1 << 20)  # the report, too: the program runs
+    try:
+        code = agnhost.main(command[1:])
+    except BaseException:  # noqa: BLE001 - as an interpreter ends
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _find(program: str, path: str) -> str:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ringfence.lab.images.agnhost import __main__ as agnhost
 from ringfence.lab.nodes import birth, kernel, wire
 from ringfence.lab.nodes.processes import READ, WRITE, Log, Streams
 from ringfence.lab.nodes.rootfs import PODS, Template, become_template
@@ -180,6 +181,7 @@ class Runner:
         self._containers: dict[str, Process] = {}
         self._by_pid: dict[int, Process] = {}
         self._timers: list[tuple[float, Callable[[], None]]] = []
+        self._title = kernel.Title()
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._idle_since = time.monotonic()
         self._stopping = False
@@ -288,7 +290,7 @@ class Runner:
             connection,
             request,
             streams,
-            lambda report: birth.begin(request, self._template, network, streams.child, report),
+            lambda report: birth.begin(request, self._template, network, streams.child, report, self._title),
         )
 
     def _exec(self, connection: Connection, request: Mapping[str, Any]) -> None:
@@ -301,7 +303,10 @@ class Runner:
         try:
             kernel.setns(descriptor, kernel.CLONE_NEWPID)
             self._fork(
-                connection, merged, streams, lambda report: birth.join(merged, descriptor, streams.child, report)
+                connection,
+                merged,
+                streams,
+                lambda report: birth.join(merged, descriptor, streams.child, report, self._title),
             )
         finally:
             os.close(descriptor)
@@ -430,6 +435,7 @@ def main(directory: Path) -> int:
     os.write(lock, f"{os.getpid()}\n".encode())
     os.chdir(directory)  # the path of a Unix socket may have only 107 bytes
     Path("runner.sock").unlink(missing_ok=True)
+    agnhost.load()  # its files are out of sight when a container wants them
     kernel.unshare(kernel.CLONE_NEWNS)
     template = become_template(home, pods)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

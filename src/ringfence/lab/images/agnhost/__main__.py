@@ -18,6 +18,12 @@ def _module(command: str) -> Any:
     return import_module(f".{command.replace('-', '_')}", __package__)
 
 
+def load() -> None:
+    """Import every command, for a process that will not find them later."""
+    for name in COMMANDS:
+        _module(name)
+
+
 def _usage(command: str) -> str:
     if not command:
         lines = [f"  {name:<16} {_module(name).ABOUT}" for name in COMMANDS]
