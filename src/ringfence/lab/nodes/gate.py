@@ -13,7 +13,7 @@ from typing import Protocol
 import aiohttp
 import msgspec
 
-_PATIENCE = 10.0  # seconds that the agent may take for one answer; asked again until it says yes
+_PATIENCE = 3.0  # seconds that the agent may take for one answer; asked again until it says yes
 
 
 class _Answer(msgspec.Struct):
@@ -60,7 +60,7 @@ class AgentGate:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.UnixConnector(str(self._path), limit=0)
-            timeout = aiohttp.ClientTimeout(total=_PATIENCE + 5)
+            timeout = aiohttp.ClientTimeout(total=_PATIENCE + 2)
             self._session = aiohttp.ClientSession("http://agent", connector=connector, timeout=timeout)
         return self._session
 

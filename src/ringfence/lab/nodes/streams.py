@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from ringfence.lab.nodes.podspec import Unusable
 from ringfence.lab.nodes.runtime import NotStarted, Session
 from ringfence.lab.nodes.status import Record, Running, Waiting
 from ringfence.lab.nodes.worker import Worker
+
+Json = Mapping[str, Any]
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _STDIN, _STDOUT, _STDERR, _ERROR, _RESIZE, _CLOSE = 0, 1, 2, 3, 4, 255
@@ -157,7 +159,7 @@ class Streams:
             message = f"error executing command in container: unable to start container process: {error}"
             await _fail(socket, message)
             return socket
-        await _Relay(socket, session).run()
+        await _Relay(socket, session, exit_status).run()
         return socket
 
     async def _attach(self, request: web.Request) -> web.StreamResponse:
@@ -168,7 +170,8 @@ class Streams:
         except (NotStarted, OSError) as error:
             await _fail(socket, f"error attaching to container: {error}")
             return socket
-        await _Relay(socket, session).run()
+        # Being attached was a success, however the container ended: its exit code stands in the pod's status.
+        await _Relay(socket, session, lambda _code: exit_status(0)).run()
         return socket
 
     def _running(self, request: web.Request) -> tuple[Worker, Record]:
@@ -182,9 +185,10 @@ class Streams:
 class _Relay:
     """Passes frames between a WebSocket and a session until the process has ended or the client has left."""
 
-    def __init__(self, socket: web.WebSocketResponse, session: Session) -> None:
+    def __init__(self, socket: web.WebSocketResponse, session: Session, ended: Callable[[int], Json]) -> None:
         self._socket = socket
         self._session = session
+        self._ended = ended
 
     async def run(self) -> None:
         """Relay both directions."""
@@ -220,7 +224,7 @@ class _Relay:
                 if frame.kind in _CHANNELS:
                     await self._socket.send_bytes(bytes([_CHANNELS[frame.kind]]) + frame.payload)
                 elif frame.kind == wire.EXIT:
-                    await self._tell(exit_status(frame.json()["code"]))
+                    await self._tell(self._ended(frame.json()["code"]))
                     return
             await self._tell(status(500, "InternalError", "Internal error occurred: the container's runner is gone"))
 
