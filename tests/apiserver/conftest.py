@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from apiservers import Ran, RunningServer, kubectls
 
 from ringfence.lab.apiserver.api import Api
 from ringfence.lab.apiserver.bootstrap import bootstrap
 from ringfence.lab.apiserver.store import Store
+from tests.apiserver.apiservers import Ran, RunningServer, kubectls
 
 
 @pytest.fixture(scope="session")

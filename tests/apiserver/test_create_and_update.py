@@ -6,12 +6,11 @@ from __future__ import annotations
 import datetime
 import re
 
-
 import pytest
 
 from ringfence.lab.apiserver.api import Api
 from ringfence.lab.apiserver.status import Failure
-from writes import Requests, causes, deployment, pod
+from tests.apiserver.writes import Requests, causes, deployment, pod
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def test_a_new_object_gets_its_identity_from_the_server(req: Requests) -> None:
 
 
 def test_a_generated_name_is_the_prefix_and_five_characters(req: Requests) -> None:
-    """generateName gives every object a name of its own."""
+    """GenerateName gives every object a name of its own."""
     body = {"metadata": {"generateName": "job-"}, "spec": pod()["spec"]}
     names = {req.create("pods", body)["metadata"]["name"] for _ in range(20)}
     assert len(names) == 20
@@ -93,7 +92,7 @@ def test_bodies_that_do_not_fit_the_path_are_bad_requests(req: Requests, body: d
 
 
 def test_unknown_fields_warn_or_vanish_as_asked(req: Requests) -> None:
-    """fieldValidation Warn tells, Ignore does not; neither keeps the field."""
+    """FieldValidation Warn tells, Ignore does not; neither keeps the field."""
     req.create("pods", {**pod("a"), "foo": 1}, validation="Warn")
     assert req.warnings == ['unknown field "foo"']
     made = req.create("pods", {**pod("b"), "foo": 1}, validation="Ignore")

@@ -13,7 +13,7 @@ from ringfence.lab.apiserver.bootstrap import restore
 from ringfence.lab.apiserver.printing import custom
 from ringfence.lab.apiserver.status import Failure
 from ringfence.lab.apiserver.store import Store
-from writes import Requests, causes
+from tests.apiserver.writes import Requests, causes
 
 Object = dict[str, Any]
 

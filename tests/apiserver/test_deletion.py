@@ -9,7 +9,7 @@ from ringfence.lab.apiserver.api import Api
 from ringfence.lab.apiserver.deleting import delete_options
 from ringfence.lab.apiserver.objects import moment_of
 from ringfence.lab.apiserver.status import Failure
-from writes import Requests, deployment, pod
+from tests.apiserver.writes import Requests, deployment, pod
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_an_object_that_nothing_holds_is_gone_at_once(req: Requests) -> None:
 
 
 def test_a_running_pod_lives_on_until_its_kubelet_says_that_it_ended(req: Requests) -> None:
-    """deletionTimestamp is the moment when the grace ends; grace 0 removes it."""
+    """DeletionTimestamp is the moment when the grace ends; grace 0 removes it."""
     running(req)
     marked = req.delete("pods", "web")
     assert marked["metadata"]["deletionGracePeriodSeconds"] == 30

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from apiservers import RunningServer
-from writes import pod
+from tests.apiserver.apiservers import RunningServer
+from tests.apiserver.writes import pod
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from apiservers import Ran, RunningServer
+from tests.apiserver.apiservers import Ran, RunningServer
 
 Kubectl = Callable[..., Ran]
 
@@ -92,7 +92,19 @@ def test_run_makes_a_pod_that_get_shows(k: Session) -> None:
     k("run", "server", "--image=x/agnhost:2.33", "--labels=app=server", "--port=80", "--command", "--", "/agnhost", "x")
     header, row = k("get", "pod", "--output=wide").splitlines()
     assert header.split("  ")[0] == "NAME"
-    assert header.split() == "NAME READY STATUS RESTARTS AGE IP NODE NOMINATED NODE READINESS GATES".split()
+    assert header.split() == [
+        "NAME",
+        "READY",
+        "STATUS",
+        "RESTARTS",
+        "AGE",
+        "IP",
+        "NODE",
+        "NOMINATED",
+        "NODE",
+        "READINESS",
+        "GATES",
+    ]
     assert row.split()[:4] == ["server", "0/1", "Pending", "0"]
     spec = k.json("pod", "server")["spec"]
     assert spec["containers"][0]["command"] == ["/agnhost", "x"]
@@ -127,7 +139,7 @@ def test_server_side_apply_takes_over_from_client_side(k: Session) -> None:
             "managedFields"
         ]
     }
-    assert managers == {("kubectl", "Apply")}
+    assert managers == {("kubectl", "Apply"), ("kubectl-last-applied", "Apply")}
     other = MANIFEST.replace("replicas: 2", "replicas: 5")
     conflict = k.fails("apply", "--server-side", "--field-manager=other", "-f", "-", stdin=other)
     assert 'conflict with "kubectl": .spec.replicas' in conflict
@@ -217,7 +229,7 @@ def test_deletions_wait_until_the_object_is_gone(k: Session) -> None:
 
 
 def test_a_pod_is_deleted_with_grace_and_without(k: Session, server: RunningServer) -> None:
-    """kubectl waits for the kubelet; --force does not."""
+    """Kubectl waits for the kubelet; --force does not."""
     k("run", "p", "--image=x")
     path = f"/api/v1/namespaces/{k.namespace}/pods/p"
     server.post(f"{path}/binding", {"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}})

@@ -8,12 +8,12 @@ from urllib.parse import quote
 
 import pytest
 
-from apiservers import RunningServer
 from ringfence.lab.apiserver.api import Api
 from ringfence.lab.apiserver.reading import list_page
 from ringfence.lab.apiserver.requests import ListOptions, Target
 from ringfence.lab.apiserver.status import Failure
-from writes import Requests, pod
+from tests.apiserver.apiservers import RunningServer
+from tests.apiserver.writes import Requests, pod
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json"

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from apiservers import RunningServer
 from ringfence.lab.apiserver import watches
 from ringfence.lab.apiserver.api import Api
 from ringfence.lab.apiserver.rendering import View
 from ringfence.lab.apiserver.requests import Form, ListOptions, Target
 from ringfence.lab.apiserver.selectors import parse
 from ringfence.lab.apiserver.watches import Watcher
-from writes import Requests, pod
+from tests.apiserver.apiservers import RunningServer
+from tests.apiserver.writes import Requests, pod
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 

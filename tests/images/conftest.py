@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agnhosts import Agnhost
 
 from ringfence.host import netns
 from ringfence.lab import images
+from tests.images.agnhosts import Agnhost
 
 NAMESPACE = f"rfagnhost-{os.getpid()}"
 

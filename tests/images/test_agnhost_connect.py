@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from agnhosts import Agnhost, Done
+
+from tests.images.agnhosts import Agnhost, Done
 
 
 def listening(

@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 import pytest
-from agnhosts import Agnhost
 
 from ringfence.lab.images.agnhost import connect, serve_hostname
 from ringfence.lab.images.agnhost.flags import Flag, WrongUsage, parse, parse_duration
+from tests.images.agnhosts import Agnhost
 
 
 @pytest.mark.parametrize(

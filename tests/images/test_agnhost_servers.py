@@ -10,7 +10,8 @@ import urllib.error
 import urllib.request
 
 import pytest
-from agnhosts import Agnhost
+
+from tests.images.agnhosts import Agnhost
 
 NAME = socket.gethostname()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from labs import Lab, brought_up
+from tests.lab.labs import Lab, brought_up
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from labs import Lab, brought_up, ringfence, run
+from tests.lab.labs import Lab, brought_up, ringfence, run
 
 pytestmark = [pytest.mark.kernel, pytest.mark.lab]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from labs import KUBECTL, Lab, brought_up, ringfence
 from ringfence.lab.walkthrough import STEPS, walk
+from tests.lab.labs import KUBECTL, Lab, brought_up, ringfence
 
 
 @pytest.mark.kernel

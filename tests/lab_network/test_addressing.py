@@ -9,11 +9,11 @@ import threading
 
 import pytest
 
-from networks import PLUGINS, addresses
 from ringfence.errors import UsageError
 from ringfence.lab.addressing import API_SERVER, MOST_NODES, SERVICE_NETWORKS, AddressPool, node_addresses, pod_networks
 from ringfence.lab.config import NetworkPlugin
 from ringfence.model.addresses import Address, Network
+from tests.lab_network.networks import PLUGINS, addresses
 
 each_plugin = pytest.mark.parametrize("plugin", PLUGINS)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from networks import PLUGINS, PORT, Host, Network, addresses, lab_name, two_nodes
 from ringfence.errors import HostLacks, HostRefused, UsageError
 from ringfence.host import netns, process
 from ringfence.host.nft import Nft
@@ -20,6 +19,7 @@ from ringfence.lab.config import NetworkPlugin
 from ringfence.lab.prober import Outcome, Probe
 from ringfence.lab.topology import plan_explicit, plan_pod, plan_topology
 from ringfence.model.ports import Protocol
+from tests.lab_network.networks import PLUGINS, PORT, Host, Network, addresses, lab_name, two_nodes
 
 pytestmark = pytest.mark.kernel
 

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from networks import ALL, PORT, Network, addresses, two_nodes
 from ringfence.errors import HostRefused
 from ringfence.host import netns
 from ringfence.host.nft import Nft
 from ringfence.lab.prober import Outcome, Probe, Prober
 from ringfence.model.ports import Protocol
+from tests.lab_network.networks import ALL, PORT, Network, addresses, two_nodes
 
 each_protocol = pytest.mark.parametrize("protocol", ALL, ids=lambda protocol: protocol.value)
 each_family = pytest.mark.parametrize("family", [0, 1], ids=["IPv4", "IPv6"])

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from networks import ALL, PLUGINS, Network, addresses, service, slice_of, two_nodes
 from ringfence.host import netns
 from ringfence.host.nft import Nft
 from ringfence.lab.config import NetworkPlugin
@@ -17,6 +16,7 @@ from ringfence.lab.prober import Outcome, Probe
 from ringfence.lab.proxy import ServiceProxy
 from ringfence.lab.topology import PodPlan
 from ringfence.model.ports import Protocol
+from tests.lab_network.networks import ALL, PLUGINS, Network, addresses, service, slice_of, two_nodes
 
 pytestmark = pytest.mark.kernel
 

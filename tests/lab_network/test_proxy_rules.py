@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from networks import addresses, service, slice_of
 from ringfence.host import netns
 from ringfence.host.nft import Nft
 from ringfence.lab.proxy import render
 from ringfence.lab.proxy_services import Backend, ServicePort, service_ports
 from ringfence.lab.topology import PodPlan, plan_pod, plan_topology
+from tests.lab_network.networks import addresses, service, slice_of
 
 GOLDEN = Path(__file__).parent / "golden" / "proxy.nft"
 TOPOLOGY = plan_topology("lab", "azure", ["one", "two"])

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from networks import addresses, lab_name
 from ringfence.errors import HostRefused
 from ringfence.host import netns, process
 from ringfence.lab import rtnetlink
 from ringfence.lab.rtnetlink import RouteSocket
+from tests.lab_network.networks import addresses, lab_name
 
 pytestmark = pytest.mark.kernel
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from networks import PLUGINS, addresses
 from ringfence.errors import UsageError
 from ringfence.lab import topology_state
 from ringfence.lab.topology import Topology, lab_of, plan_explicit, plan_external, plan_pod, plan_topology
+from tests.lab_network.networks import PLUGINS, addresses
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -7,12 +7,12 @@ import ipaddress
 from typing import Any
 
 import pytest
-from small_worlds import pod
 
 from ringfence.errors import UsageError
 from ringfence.model.cluster import Cluster, ContainerPort, Namespace, Node
 from ringfence.model.ports import Protocol
 from ringfence.semantics.ends import Directory
+from tests.semantics.small_worlds import pod
 
 TCP, UDP, ICMP = Protocol.TCP, Protocol.UDP, Protocol.ICMP
 HTTP = [ContainerPort("http", 8080, TCP)]

@@ -7,7 +7,6 @@ import ipaddress
 
 import pytest
 from hypothesis import given
-from small_worlds import block, clusters, flow, flows, labelled, network_policies, pod, policy, policy_sets, rule, tier
 
 from ringfence.model.cluster import Cluster, ContainerPort, Namespace, Node
 from ringfence.model.flow import Flow
@@ -22,6 +21,19 @@ from ringfence.model.policy import (
 )
 from ringfence.model.ports import ANY_PORT, NamedPort, PortMatch, PortRange, Ports, Protocol
 from ringfence.semantics.evaluate import Reason, evaluate, isolating, port_matches
+from tests.semantics.small_worlds import (
+    block,
+    clusters,
+    flow,
+    flows,
+    labelled,
+    network_policies,
+    pod,
+    policy,
+    policy_sets,
+    rule,
+    tier,
+)
 
 WEB = pod("shop/web", "10.0.0.10 fd00::10", {"app": "web"}, ports=[ContainerPort("http", 80, Protocol.TCP)])
 JOB = pod("shop/job", "10.0.0.11 fd00::11", {"app": "job"}, node="node-b")

@@ -7,20 +7,6 @@ import ipaddress
 
 import pytest
 from hypothesis import given, settings
-from small_worlds import (
-    block,
-    clusters,
-    flow,
-    flows,
-    labelled,
-    network_policies,
-    pod,
-    policy,
-    policy_sets,
-    rule,
-    rules,
-    tier,
-)
 
 from ringfence.model.cluster import Cluster, ContainerPort, Namespace, Node
 from ringfence.model.flow import Flow
@@ -40,6 +26,20 @@ from ringfence.semantics.evaluate import Reason, evaluate, rule_matches
 from ringfence.semantics.explain import DoesNotMatch, Matches, NotApplicable, explain
 from ringfence.semantics.nearest import Aspect, label_command, rule_miss
 from ringfence.semantics.report import document, headline, text
+from tests.semantics.small_worlds import (
+    block,
+    clusters,
+    flow,
+    flows,
+    labelled,
+    network_policies,
+    pod,
+    policy,
+    policy_sets,
+    rule,
+    rules,
+    tier,
+)
 
 TCP, UDP, ICMP = Protocol.TCP, Protocol.UDP, Protocol.ICMP
 SHOP = InNamespace("shop")

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from nft_router import Router
+
+from tests.dataplanes.nftables.nft_router import Router
 
 
 @pytest.fixture(scope="module")

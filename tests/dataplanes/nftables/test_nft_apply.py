@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import pytest
-from nft_router import Allow, Router, egress, ingress, make_program
 
 from ringfence.compiler.program import Program
 from ringfence.dataplanes.base import Answer, Applied, Dataplane
@@ -11,6 +10,7 @@ from ringfence.dataplanes.nftables.observe import Observed, observe
 from ringfence.dataplanes.nftables.probe import probe
 from ringfence.dataplanes.nftables.render import render
 from ringfence.errors import HostRefused
+from tests.dataplanes.nftables.nft_router import Allow, Router, egress, ingress, make_program
 
 pytestmark = pytest.mark.kernel
 

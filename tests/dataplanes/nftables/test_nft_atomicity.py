@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import pytest
-from nft_router import SOON, Allow, Router, address, egress, ingress, make_program
 
 from ringfence.dataplanes.nftables import layout
 from ringfence.dataplanes.nftables.render import render
+from tests.dataplanes.nftables.nft_router import SOON, Allow, Router, address, egress, ingress, make_program
 
 pytestmark = pytest.mark.kernel
 

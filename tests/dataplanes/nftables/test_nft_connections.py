@@ -6,7 +6,9 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from nft_router import (
+
+from ringfence.compiler.program import Program
+from tests.dataplanes.nftables.nft_router import (
     SOON,
     Allow,
     Router,
@@ -23,8 +25,6 @@ from nft_router import (
     too_big,
     udp_packet,
 )
-
-from ringfence.compiler.program import Program
 
 pytestmark = [pytest.mark.kernel, pytest.mark.parametrize("version", [4, 6])]
 

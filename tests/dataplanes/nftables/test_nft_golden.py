@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import pytest
-from nft_router import Allow, egress, ingress, make_program
 
 from ringfence.compiler.program import Program, empty_program
 from ringfence.dataplanes.nftables import layout
@@ -14,6 +13,7 @@ from ringfence.dataplanes.nftables.render import render
 from ringfence.host import netns
 from ringfence.host.nft import Nft
 from ringfence.model.policy import Action
+from tests.dataplanes.nftables.nft_router import Allow, egress, ingress, make_program
 
 GOLDEN = Path(__file__).with_name("golden")
 

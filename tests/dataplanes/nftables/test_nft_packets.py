@@ -4,9 +4,19 @@ from __future__ import annotations
 import socket
 
 import pytest
-from nft_router import Allow, Router, address, egress, hears, ingress, init, make_program, sctp
 
 from ringfence.compiler.program import empty_program
+from tests.dataplanes.nftables.nft_router import (
+    Allow,
+    Router,
+    address,
+    egress,
+    hears,
+    ingress,
+    init,
+    make_program,
+    sctp,
+)
 
 pytestmark = [pytest.mark.kernel, pytest.mark.parametrize("version", [4, 6])]
 

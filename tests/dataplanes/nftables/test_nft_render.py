@@ -8,7 +8,6 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nft_router import Allow, egress, ingress, make_program
 
 from ringfence.dataplanes.nftables import layout, spelling
 from ringfence.dataplanes.nftables.observe import Observed, decode
@@ -16,6 +15,7 @@ from ringfence.dataplanes.nftables.plan import conflicts, make_plan
 from ringfence.dataplanes.nftables.render import render
 from ringfence.errors import Unsupported
 from ringfence.model.policy import Action
+from tests.dataplanes.nftables.nft_router import Allow, egress, ingress, make_program
 
 
 def test_the_order_in_which_a_program_was_put_together_does_not_show() -> None:
