@@ -25,6 +25,7 @@ from ringfence.lab.nodes import wire
 from ringfence.lab.nodes.wire import Frame
 
 _START_SECONDS = 20.0
+_END_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +139,11 @@ class Runtime(Protocol):
 class _Connection:
     """A connection to the runner, from its request to its end."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, open_: set[_Connection]) -> None:
         self._reader = reader
         self._writer = writer
+        self._open = open_
+        open_.add(self)
 
     async def receive(self) -> Frame | None:
         try:
@@ -155,6 +158,7 @@ class _Connection:
             await self._writer.drain()
 
     async def close(self) -> None:
+        self._open.discard(self)
         self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
@@ -169,10 +173,12 @@ class _Watched:
         self.started = started
 
     async def wait(self) -> Exit:
-        while (frame := await self._connection.receive()) is not None:
-            if frame.kind == wire.EXIT:
-                await self._connection.close()
-                return Exit(**frame.json())
+        try:
+            while (frame := await self._connection.receive()) is not None:
+                if frame.kind == wire.EXIT:
+                    return Exit(**frame.json())
+        finally:
+            await self._connection.close()
         raise HostRefused("the lab's container runner is gone", asked="wait for a container", answered="")
 
 
@@ -183,6 +189,8 @@ class RunnerRuntime:
         self._directory = directory
         self._lock = asyncio.Lock()
         self._greeting: _Connection | None = None
+        self._connections: set[_Connection] = set()
+        self._started: subprocess.Popen[bytes] | None = None
 
     async def ensure(self) -> None:
         """Start the runner if there is none; raises ``HostRefused`` if it does not come up."""
@@ -193,7 +201,7 @@ class RunnerRuntime:
                 self._greeting = await self._greet()
                 return
             await asyncio.to_thread(self._prepare)
-            starting = subprocess.Popen(  # noqa: ASYNC220 - a fork, not a wait
+            starting = self._started = subprocess.Popen(  # noqa: ASYNC220 - a fork, not a wait
                 [sys.executable, "-m", "ringfence.lab.nodes.runner", str(self._directory)],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
@@ -239,10 +247,11 @@ class RunnerRuntime:
             sock.close()
             raise
         writer.write(data[sent:])
-        connection = _Connection(reader, writer)
+        connection = _Connection(reader, writer, self._connections)
         try:
             frame = await connection.receive()
         except BaseException:
+            self._connections.discard(connection)
             writer.close()  # the runner ends what nobody waits for
             raise
         if frame is None:
@@ -273,6 +282,7 @@ class RunnerRuntime:
     ) -> tuple[_Connection, Mapping[str, Any]]:
         """Send a request; a runner that has died is started again once. Raises ``NotStarted`` with its complaint."""
         await self.ensure()
+        greeting = self._greeting
         try:
             connection, reply = await self._open(request, network)
         except FileNotFoundError:
@@ -280,7 +290,8 @@ class RunnerRuntime:
                 raise NotStarted(f"the pod's network namespace {network} is gone") from None
             raise
         except OSError:
-            self._greeting = None
+            if self._greeting is greeting:  # else another request has started a new one already
+                await self._hang_up()
             await self.ensure()
             connection, reply = await self._open(request, network)
         if "error" in reply:
@@ -348,7 +359,19 @@ class RunnerRuntime:
     async def shutdown(self) -> None:
         """End the runner and every container."""
         await self._tell({"op": "shutdown"})
-        self._greeting = None
+        await self._hang_up()
+        for connection in list(self._connections):
+            await connection.close()
+
+    async def _hang_up(self) -> None:
+        """Let go of a runner that is going or gone."""
+        greeting, self._greeting = self._greeting, None
+        started, self._started = self._started, None
+        if greeting is not None:
+            await greeting.close()
+        if started is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(started.wait, _END_SECONDS)
 
     async def _tell(self, request: Mapping[str, Any]) -> None:
         """Send a request that has nothing to do where its container, or the runner, is gone."""
