@@ -55,8 +55,11 @@ def _merged_list(schema: Schema, live: Sequence[Any], applied: Sequence[Any]) ->
     return result
 
 
-def without(schema: Schema | None, value: Any, gone: FieldSet) -> Any:
-    """Return a value without the fields and items of a set. What is emptied stays, empty, unless it is in the set."""
+def without(schema: Schema | None, value: Any, gone: FieldSet, *, keep_emptied: bool = True) -> Any:
+    """Return a value without the fields and items of a set.
+
+    What is emptied by that counts as there when owners are told, but the object is better off without it.
+    """
     if not gone:
         return value
     match shape(schema, value):
@@ -66,8 +69,13 @@ def without(schema: Schema | None, value: Any, gone: FieldSet) -> Any:
             result = {}
             for key, below in value.items():
                 step = field(key)
-                if (step,) not in gone:
-                    result[key] = without(child(schema, key), below, _below(gone, step))
+                if (step,) in gone:
+                    continue
+                inner, deeper = child(schema, key), _below(gone, step)
+                left = without(inner, below, deeper, keep_emptied=keep_emptied)
+                # emptied is what lost all it held itself, not what held something that was emptied
+                if keep_emptied or not deeper or without(inner, below, deeper) not in ({}, []):
+                    result[key] = left
             return result
         case Shape.LIST:
             assert schema is not None
@@ -75,7 +83,7 @@ def without(schema: Schema | None, value: Any, gone: FieldSet) -> Any:
             for index, item in enumerate(value):
                 step = _name(schema, item, index)
                 if (step,) not in gone:
-                    kept.append(without(schema.items, item, _below(gone, step)))
+                    kept.append(without(schema.items, item, _below(gone, step), keep_emptied=keep_emptied))
             return kept
 
 

@@ -36,7 +36,7 @@ def valued(value: Any) -> str:
 def encode(fields: Iterable[Path]) -> dict[str, Any]:
     """Return a set as FieldsV1: nested objects; ``"."`` marks an inner path that is itself in the set."""
     tree: dict[str, Any] = {}
-    for path in sorted(fields, key=_order):
+    for path in sorted(fields, key=_by_name):
         node = tree
         for element in path:
             node = node.setdefault(element, {})
@@ -96,12 +96,17 @@ def under(path: Path, roots: Iterable[Path]) -> bool:
     return any(path[: len(root)] == root for root in roots)
 
 
-def _order(path: Path) -> tuple[tuple[int, str], ...]:
+def _by_name(path: Path) -> tuple[tuple[int, str], ...]:
     return tuple((_RANK[element[0]], element[2:]) for element in path)
 
 
+def _order(path: Path) -> tuple[tuple[bool, int, str], ...]:
+    last = len(path) - 1
+    return tuple((depth < last, _RANK[element[0]], element[2:]) for depth, element in enumerate(path))
+
+
 def in_order(fields: Iterable[Path]) -> list[Path]:
-    """Return paths sorted: fields, then keyed items, then values, each by name."""
+    """Return paths sorted: what is in the set itself before what is below, fields before items, each by name."""
     return sorted(fields, key=_order)
 
 

@@ -18,8 +18,8 @@ from ringfence.lab.apiserver.applying.checking import misfits
 from ringfence.lab.apiserver.applying.errors import ApplyConflict, ApplyInvalid
 from ringfence.lab.apiserver.applying.managers import Manager, Owned
 from ringfence.lab.apiserver.applying.merging import merged, without, without_nulls
-from ringfence.lab.apiserver.applying.paths import FieldSet, in_order, shown, under
-from ringfence.lab.apiserver.applying.typed import fields_of, with_named_fields
+from ringfence.lab.apiserver.applying.paths import FieldSet, in_order, shown
+from ringfence.lab.apiserver.applying.typed import compare, fields_of, with_named_fields
 from ringfence.lab.apiserver.applying.updates import closed, ownable, owned_changes
 from ringfence.lab.apiserver.schema.decoding import prune
 from ringfence.lab.apiserver.schema.nodes import Schema
@@ -47,20 +47,22 @@ def apply(
     me = Manager.applier(manager, subresource)
     known = managing.read(before)
     last = known[me].fields if me in known else frozenset()
-    mine = ownable(fields_of(schema, config))
+    stated = fields_of(schema, config)
+    mine = ownable(stated)
     others = {who: owned for who, owned in known.items() if who != me}
     combined = merged(schema, before, config)
-    result = _pruned(schema, combined, last=last, owned=mine.union(*(o.fields for o in others.values())))
-    if schema and schema.is_built_in:
-        result = prune(schema, result)
-    changes = owned_changes(schema, before, result, subresource)
+    gone = _abandoned(schema, combined, last=last, owned=stated.union(*(o.fields for o in others.values())))
+    changes = owned_changes(schema, before, without(schema, combined, gone), subresource)
     conflicts = {who: owned.fields & changes.taken for who, owned in others.items() if owned.fields & changes.taken}
     if conflicts and not force and not _was_client_side(manager, before, conflicts, schema):
         raise ApplyConflict(
             [(str(who), shown(path)) for who in sorted(conflicts, key=str) for path in in_order(conflicts[who])]
         )
-    gone = {who: conflicts.get(who, frozenset()) | changes.removed for who in others}
-    after = {who: owned.less(gone[who]) for who, owned in others.items()}
+    lost = {who: conflicts.get(who, frozenset()) | changes.removed for who in others}
+    after = {who: owned.less(lost[who]) for who, owned in others.items()}
+    result = without(schema, combined, gone, keep_emptied=False)
+    if schema and schema.is_built_in:
+        result = prune(schema, result)
     version = str(applied.get("apiVersion", ""))
     unchanged = me in known and known[me].fields == mine and known[me].api_version == version
     if unchanged and live is not None and _content(result) == _content(live):
@@ -99,35 +101,30 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"apiVersion": config.get("apiVersion"), "kind": config.get("kind"), "metadata": names}
 
 
-def _pruned(schema: Schema | None, combined: dict[str, Any], *, last: FieldSet, owned: FieldSet) -> dict[str, Any]:
-    """Return the object without what was applied last time, but with everything that anybody owns now."""
+def _abandoned(schema: Schema | None, combined: dict[str, Any], *, last: FieldSet, owned: FieldSet) -> FieldSet:
+    """Return what was applied last time and is nobody's any more. What hangs below a removed item goes with it."""
     if not last:
-        return combined
+        return last
     was = with_named_fields(schema, last)
     everything = with_named_fields(schema, fields_of(schema, combined))
     left = with_named_fields(schema, fields_of(schema, without(schema, combined, was)))
-    kept = with_named_fields(schema, owned)
-    # only what this manager had applied itself may go; what hangs below a removed item but is nobody's goes with it
-    gone = (everything - left - kept) & was
-    result: dict[str, Any] = without(schema, combined, gone)
-    return result
+    return (everything - left - with_named_fields(schema, owned)) & was
 
 
 def _was_client_side(
     manager: str, live: Mapping[str, Any], conflicts: Mapping[Manager, FieldSet], schema: Schema | None
 ) -> bool:
-    """Tell whether all conflicts are with what the same user last applied with client-side ``kubectl apply``."""
+    """Tell whether all conflicts are with what client-side ``kubectl apply`` last applied, and nobody changed since."""
     if manager != "kubectl":
         return False
     text = ((live.get("metadata") or {}).get("annotations") or {}).get(LAST_APPLIED)
-    if not text:
-        return False
     try:
-        before = fields_of(schema, json.loads(text))
+        before = json.loads(text) if text else {}
+        changes = compare(schema, before, live)
+        allowed = fields_of(schema, before) - changes.taken - changes.removed
     except ValueError:
         return False
-    allowed = with_named_fields(schema, before) | {("f:metadata", "f:annotations", f"f:{LAST_APPLIED}")}
-    return all(path in allowed or under(path, before) for fields in conflicts.values() for path in fields)
+    return all(allowed >= fields for fields in conflicts.values())
 
 
 def _with_last_applied(

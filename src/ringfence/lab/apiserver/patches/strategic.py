@@ -15,7 +15,7 @@ Kubernetes' own format, sent by ``kubectl apply``, ``edit``, ``patch`` and ``set
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ringfence.lab.apiserver.patches.errors import PatchError
@@ -37,7 +37,7 @@ def strategic_merge(obj: Mapping[str, Any], patch: Any, schema: Schema | None) -
 
 def _merge_object(original: Mapping[str, Any], patch: Mapping[str, Any], schema: Schema | None) -> dict[str, Any]:
     match patch.get(_PATCH):
-        case None | "merge":
+        case None:
             pass
         case "replace":
             return {key: copy.deepcopy(value) for key, value in patch.items() if key != _PATCH}
@@ -66,13 +66,33 @@ def _merge_field(merged: dict[str, Any], key: str, value: Any, patch: Mapping[st
     old = merged.get(key)
     if value is None:
         merged.pop(key, None)
-    elif isinstance(value, Mapping):
+    elif isinstance(value, Mapping) and isinstance(old, Mapping):
         replaces = field is not None and "replace" in field.patch_strategies
-        merged[key] = _merge_object(old if isinstance(old, Mapping) and not replaces else {}, value, field)
+        merged[key] = _merge_object({} if replaces else old, value, field)
     elif isinstance(value, list):
         merged[key] = _merge_list(old if isinstance(old, list) else [], value, _order_of(patch, key), field)
+    elif _is_about_nothing(value):
+        merged.pop(key, None)
     else:
-        merged[key] = value
+        merged[key] = _added(value)
+
+
+def _is_about_nothing(value: Any) -> bool:
+    """Tell whether a value that the patch adds speaks of something that is not there: a ``$patch`` for nothing."""
+    return isinstance(value, Mapping) and _PATCH in value
+
+
+def _added(value: Any) -> Any:
+    """Return what is left of a value where there was none: without directives and nulls."""
+    if isinstance(value, Mapping):
+        return {
+            key: _added(below)
+            for key, below in value.items()
+            if below is not None and not key.startswith("$") and not _is_about_nothing(below)
+        }
+    if isinstance(value, list):
+        return [_added(item) for item in value if not _is_about_nothing(item)]
+    return value
 
 
 def _retained(original: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +124,8 @@ def _order_of(patch: Mapping[str, Any], name: str) -> list[Any] | None:
 
 def _merge_list(old: list[Any], patch: list[Any], order: list[Any] | None, field: Schema | None) -> list[Any]:
     if field is None or "merge" not in field.patch_strategies:
-        return _without_directives(patch)
+        replacement: list[Any] = _added(patch)
+        return replacement
     if not field.merge_key:
         merged = [*old, *(item for index, item in enumerate(patch) if item not in old and item not in patch[:index])]
         return ordered(merged, named=order if order is not None else patch, before=old, identity=_primitive)
@@ -112,19 +133,25 @@ def _merge_list(old: list[Any], patch: list[Any], order: list[Any] | None, field
 
 
 def _merge_keyed(old: list[Any], patch: list[Any], order: list[Any] | None, field: Schema) -> list[Any]:
-    if any(isinstance(item, Mapping) and item.get(_PATCH) == "replace" for item in patch):
-        return _without_directives([item for item in patch if item.get(_PATCH) != "replace"])
     key_of = _Keyed(field.merge_key)
-    gone = [key_of(item) for item in patch if isinstance(item, Mapping) and item.get(_PATCH) == "delete"]
+    special = [item for item in patch if _is_about_nothing(item)]
+    changes = [item for item in patch if not _is_about_nothing(item)]
+    _check_order(changes, order, key_of)
+    for item in special:
+        if item[_PATCH] not in ("replace", "delete"):
+            raise PatchError(f"unknown patch type: {item[_PATCH]} in map: {dict(item)}")
+    if any(item[_PATCH] == "replace" for item in special):
+        replacement: list[Any] = _added(changes)
+        return _ordered(replacement, [], order if order is not None else changes, field)
+    gone = [key_of(item) for item in special]
     merged = [item for item in old if key_of(item) not in gone]
-    changes = [item for item in patch if not (isinstance(item, Mapping) and item.get(_PATCH) == "delete")]
     for change in changes:
         key = key_of(change)
         places = [index for index, item in enumerate(merged) if key_of(item) == key]
         if places:
             merged[places[0]] = _merge_object(merged[places[0]], change, field.items)
         else:
-            merged.append(_merge_object({}, change, field.items))
+            merged.append(_added(change))
     return _ordered(merged, old, order if order is not None else changes, field)
 
 
@@ -134,6 +161,15 @@ def _ordered(merged: list[Any], before: list[Any], order: list[Any] | None, fiel
     return ordered(
         merged, named=order, before=before, identity=_Keyed(field.merge_key) if field.merge_key else _primitive
     )
+
+
+def _check_order(changes: list[Any], order: list[Any] | None, key_of: _Keyed) -> None:
+    """Refuse a patch whose list is not in the order that it asks for itself."""
+    if not order:
+        return
+    places = iter(key_of(item) for item in order)
+    if not all(key_of(change) in places for change in changes):
+        raise PatchError(f"The order in patch list:\n{changes}\n doesn't match {_ORDER_PREFIX} list:\n{order}\n")
 
 
 class _Keyed:
@@ -153,8 +189,3 @@ class _Keyed:
 
 def _primitive(item: Any) -> Any:
     return item
-
-
-def _without_directives(patch: Sequence[Any]) -> list[Any]:
-    """Return the items of a list that replaces, without the directives that the patch's author left in them."""
-    return [_merge_object({}, item, None) if isinstance(item, Mapping) else copy.deepcopy(item) for item in patch]
