@@ -16,7 +16,7 @@ from ringfence.errors import UsageError
 NetworkPlugin = Literal["azure", "kubenet"]
 NetworkPolicy = Literal["nftables", "memory", "none"]
 
-DEFAULT_NAME = "lab"
+API_SERVER_PORT = 6443  # on the addresses inside the lab
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?")
 
 

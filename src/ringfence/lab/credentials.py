@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ringfence.errors import UsageError
-from ringfence.lab.config import LabPaths
+from ringfence.lab.config import API_SERVER_PORT, LabPaths
 from ringfence.model.addresses import Address
 
 SERVICE_NAMES = (
@@ -54,7 +54,7 @@ def write_credentials(paths: LabPaths, *, name: str, port: int, fabric: Sequence
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     token = secrets.token_hex(24)
-    inside = f"https://{_host(fabric[0])}:6443" if fabric else f"https://127.0.0.1:{port}"
+    inside = f"https://{_host(fabric[0])}:{API_SERVER_PORT}" if fabric else f"https://127.0.0.1:{port}"
     _write(paths.ca_certificate, ca_pem)
     _write(paths.server_certificate, server.public_bytes(serialization.Encoding.PEM))
     _write(paths.server_key, key_pem)
