@@ -140,8 +140,8 @@ def test_an_update_of_an_old_revision_is_a_conflict(req: Requests) -> None:
     ) as no:
         req.update("configmaps", {**made, "data": {"a": "3"}})
     assert (no.value.code, no.value.reason) == (409, "Conflict")
+    patch = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}, "data": {"a": "4"}}
     with pytest.raises(Failure, match="the object has been modified"):
-        patch = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}, "data": {"a": "4"}}
         req.patch("configmaps", "c", patch)
     unconditional = {"metadata": {"name": "c"}, "data": {"a": "5"}}
     assert req.update("configmaps", unconditional)["data"] == {"a": "5"}
@@ -192,7 +192,7 @@ def test_identity_cannot_be_changed(req: Requests) -> None:
 
 def test_custom_updates_must_say_their_revision(req: Requests) -> None:
     """Definitions and their objects cannot be updated without a resourceVersion."""
-    from test_custom_resources import definition
+    from tests.apiserver.test_custom_resources import definition
 
     req.create("customresourcedefinitions", definition())
     req.create("widgets", {"metadata": {"name": "w"}})

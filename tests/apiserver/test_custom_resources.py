@@ -235,7 +235,7 @@ def test_definitions_are_served_again_after_a_restart(tmp_path: Path) -> None:
 
 def test_printer_columns_show_what_their_paths_find(req: Requests) -> None:
     """Dates as ages, lists joined, missing values empty, unreadable paths too."""
-    columns = [
+    columns: list[Object] = [
         {"name": "Size", "type": "integer", "jsonPath": ".spec.size"},
         {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},
         {"name": "Hosts", "type": "string", "jsonPath": ".spec.hosts[*]"},

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ringfence.lab.apiserver.api import Api
@@ -18,7 +20,7 @@ def req(api: Api) -> Requests:
     return Requests(api)
 
 
-def running(req: Requests, **spec: object) -> None:
+def running(req: Requests, **spec: Any) -> None:
     """Make a pod that runs on a node."""
     req.create("pods", pod(**spec))
     req.part("pods", "web", "binding", {"target": {"name": "n1"}})

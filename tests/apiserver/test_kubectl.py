@@ -261,7 +261,7 @@ def test_wait_sees_conditions_and_deletions(k: Session, server: RunningServer) -
     assert k("wait", "pod/p", "--for=delete", "--timeout=20s").startswith("pod/p ")
 
 
-def test_watching_shows_changes_as_rows(k: Session, server: RunningServer) -> None:
+def test_watching_shows_changes_as_rows(k: Session) -> None:
     """``get -w`` prints the header once."""
     k("create", "configmap", "a")
     later = threading.Timer(0.5, k, ("create", "configmap", "b"))

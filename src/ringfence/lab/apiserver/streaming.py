@@ -53,9 +53,10 @@ class KubeletProxy:
         if part == "log":
             _check_log(pod, container)
             return await self._logs(request, f"/containerLogs/{place}?{_query(request, _LOG_PARAMETERS)}")
+        # kubectl asks again by SPDY when a WebSocket is refused, and shows that second answer
+        _check_running(pod, container, part)
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise bad_request("Upgrade request required: exec and attach need WebSockets (kubectl 1.30 or newer)")
-        _check_running(pod, container, part)
         return await self._frames(request, f"/{part}/{place}?{_query(request, _STREAM_PARAMETERS)}")
 
     def _client(self) -> aiohttp.ClientSession:
@@ -170,7 +171,7 @@ def _check_log(pod: Object, container: str) -> None:
     if not spec_of(pod).get("nodeName"):
         raise bad_request(f"pod {name_of(pod)} does not have a host assigned")
     state = _state(pod, container)
-    if not state.get("running") and not state.get("terminated"):
+    if "running" not in state and "terminated" not in state:
         reason = (state.get("waiting") or {}).get("reason") or "ContainerCreating"
         if reason in ("ContainerCreating", "PodInitializing"):
             message = f'container "{container}" in pod "{name_of(pod)}" is waiting to start: {reason}'
