@@ -5,11 +5,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from conversations import until
 
 from ringfence.lab.nodes import wire
 from ringfence.lab.nodes.logs import Wanted, read, seconds
 from ringfence.lab.nodes.processes import Log
+from tests.nodes.conversations import until
 
 OLD = "2026-01-01T00:00:00.000000001Z stdout F old\n"
 

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conversations import Said, container, hear, listen, log_text, proc, process, until
 
 from ringfence.errors import HostRefused
 from ringfence.lab.nodes import wire
 from ringfence.lab.nodes.runtime import Exit, NotStarted, Process, RunnerRuntime, Session
+from tests.nodes.conversations import Said, container, hear, listen, log_text, proc, process, until
 
 pytestmark = pytest.mark.kernel
 
