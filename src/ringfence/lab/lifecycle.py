@@ -23,9 +23,9 @@ from typing import Any
 
 import msgspec
 
-from ringfence.errors import ClusterError, HostLacks, HostRefused, RingfenceError, UsageError
+from ringfence.errors import HostLacks, HostRefused, RingfenceError, UsageError
 from ringfence.kube.config import load_access
-from ringfence.kube.oneshot import get
+from ringfence.kube.oneshot import Connection
 from ringfence.lab import supervisor
 from ringfence.lab.config import (
     LabConfig,
@@ -39,7 +39,7 @@ from ringfence.lab.config import (
 
 START_TIMEOUT = 30.0  # seconds for a lab to become ready
 STOP_TIMEOUT = supervisor.GRACE + 7.0  # seconds for its supervisor to stop everything
-_POLL = 0.02  # seconds between two looks
+_POLL = 0.05  # seconds between two looks
 SERVICE_ADDRESS = ipaddress.IPv4Address("10.0.0.1")  # the Service "kubernetes": the first of the Service network
 
 Progress = Callable[[str], None]
@@ -113,7 +113,8 @@ def status(name: str) -> LabStatus:
     """Say how a lab is; raises ``UsageError`` if there is none of this name."""
     paths = paths_of(name)
     config = read_config(paths)
-    return _status(config, paths)
+    with Connection(load_access(str(paths.kubeconfig))) as connection:
+        return _status(config, paths, connection)
 
 
 def lab_names() -> tuple[str, ...]:
@@ -177,17 +178,18 @@ def _start_supervisor(paths: LabPaths) -> subprocess.Popen[bytes]:
 
 def _wait_ready(config: LabConfig, paths: LabPaths, process: subprocess.Popen[bytes]) -> LabStatus:
     deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        now = _status(config, paths)
-        if len(now.nodes) == len(config.nodes) and all(node.ready for node in now.nodes):
-            return now
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise HostRefused(
-                f'lab "{config.name}" did not become ready ({_missing(now)})',
-                asked=str(paths.directory),
-                answered=_last_words(paths),
-            )
-        time.sleep(_POLL)
+    with Connection(load_access(str(paths.kubeconfig))) as connection:
+        while True:
+            now = _status(config, paths, connection)
+            if len(now.nodes) == len(config.nodes) and all(node.ready for node in now.nodes):
+                return now
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise HostRefused(
+                    f'lab "{config.name}" did not become ready ({_missing(now)})',
+                    asked=str(paths.directory),
+                    answered=_last_words(paths),
+                )
+            time.sleep(_POLL)
 
 
 def _missing(now: LabStatus) -> str:
@@ -204,15 +206,14 @@ def _last_words(paths: LabPaths) -> str:
     return "\n".join(words) or "its processes said nothing"
 
 
-def _status(config: LabConfig, paths: LabPaths) -> LabStatus:
+def _status(config: LabConfig, paths: LabPaths, connection: Connection) -> LabStatus:
     server = f"https://127.0.0.1:{config.port}"
     held = supervisor.lock(paths)
     if held is not None:
         os.close(held)
     try:
-        access = load_access(str(paths.kubeconfig))
-        nodes = msgspec.json.decode(get(access, "/api/v1/nodes"))["items"]
-        pods = msgspec.json.decode(get(access, "/api/v1/pods?limit=1"))
+        nodes = msgspec.json.decode(connection.get("/api/v1/nodes"))["items"]
+        pods = msgspec.json.decode(connection.get("/api/v1/pods", {"limit": "1"}))
     except RingfenceError as error:
         return LabStatus(config, held is None, server, problem=str(error))
     count = len(pods["items"]) + int(pods["metadata"].get("remainingItemCount", 0))
@@ -288,12 +289,3 @@ def require_namespaces() -> None:
             "network namespaces need root",
             remedy="run it with sudo, or use --network-policy memory for a simulated lab",
         )
-
-
-def wait_for(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
-    """Poll until a condition holds; raises ``ClusterError`` naming ``what`` did not happen in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise ClusterError(f"{what} did not happen within {seconds:.0f} s")
-        time.sleep(_POLL)
