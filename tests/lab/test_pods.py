@@ -50,6 +50,13 @@ def environment(lab: Lab) -> dict[str, str]:
     return {**os.environ, "KUBECONFIG": str(lab.kubeconfig), "KUBECACHEDIR": str(lab.directory / "cache")}
 
 
+def settle(terminal: Terminal) -> None:
+    """Wait for the shell, and for what kubectl says about it, which may come after the first prompt."""
+    terminal.prompt(seconds=20)
+    while "settled" not in terminal.type("echo settled", seconds=20).splitlines():
+        pass
+
+
 def seconds(action: Callable[[], object]) -> float:
     """Return how long something took."""
     began = time.monotonic()
@@ -66,10 +73,10 @@ def test_run_it_gives_a_shell_and_attach_finds_it_again(lab: Lab, namespace: str
     """``kubectl run -it`` as in the document; the terminal is closed, and ``attach -it`` is in the same shell."""
     run = [str(KUBECTL), "run", "-it", "client", "-n", namespace, f"--image={IMAGE}", "--command", "--", "bash"]
     with Terminal(run, environment(lab)) as terminal:
-        terminal.prompt(seconds=20)
+        settle(terminal)
         assert terminal.type("tty && kept=here && hostname", seconds=10).splitlines() == ["/dev/pts/0", "client"]
     with Terminal([str(KUBECTL), "attach", "-it", "client", "-n", namespace], environment(lab)) as terminal:
-        terminal.prompt(seconds=20)
+        settle(terminal)
         assert terminal.type("echo $kept", seconds=10) == "here"
 
 
@@ -103,7 +110,7 @@ def test_exec_on_a_terminal_knows_its_size(lab: Lab, namespace: str) -> None:
     created(lab, namespace, pod("p", "sleep", "1000"))
     words = [str(KUBECTL), "exec", "-it", "p", "-n", namespace, "--", "bash", "--norc"]
     with Terminal(words, environment(lab)) as terminal:
-        terminal.prompt(seconds=20)
+        settle(terminal)
         assert terminal.type("test -t 0 && echo terminal", seconds=10) == "terminal"
 
 

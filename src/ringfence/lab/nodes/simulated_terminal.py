@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 from ringfence.lab.nodes import wire
 
-_INTERRUPT, _END, _ERASE, _BACKSPACE = 0x03, 0x04, 0x7F, 0x08
-
 
 class Terminal:
     """Input and output of one simulated process. Without ``tty`` it is a pair of pipes: no echo, bare newlines."""
@@ -18,6 +16,7 @@ class Terminal:
         self._show = show
         self.tty = tty
         self._line = bytearray()
+        self._reading = False
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
         self.prompt = b""
         """The line that the cursor stands in."""
@@ -34,8 +33,12 @@ class Terminal:
         self._show(wire.STDERR if error and not self.tty else wire.STDOUT, data)
 
     async def line(self) -> str | None:
-        """Return the next line of input without its newline; None at its end."""
-        return await self._lines.get()
+        """Return the next line of input without its newline; None at its end. A control-C ends it, empty."""
+        self._reading = True
+        try:
+            return await self._lines.get()
+        finally:
+            self._reading = False
 
     def feed(self, data: bytes) -> None:
         """Take input from whoever is attached."""
@@ -58,14 +61,15 @@ class Terminal:
             case 0x0D | 0x0A:
                 self.print("\n")
                 self._finish_line()
-            case 0x03:
+            case 0x03:  # control-C
                 self.print("^C\n")
                 self._line.clear()
                 self.interrupted.set()
-                self._lines.put_nowait("")
-            case 0x04 if not self._line:
+                if self._reading and self._lines.empty():
+                    self._lines.put_nowait("")
+            case 0x04 if not self._line:  # control-D
                 self._lines.put_nowait(None)
-            case 0x7F | 0x08:
+            case 0x7F | 0x08:  # delete, backspace
                 if self._line:
                     self._line.pop()
                     self.print("\b \b")
