@@ -81,9 +81,9 @@ def _records(api: Api, target: Target, options: ListOptions, token: _Token | Non
         return revision, store.records(storage, target.namespace)
     try:
         snapshot = store.snapshot(storage, revision)
-    except Expired as gone:
+    except Expired:
         if token is None:
-            raise expired(str(gone)) from None
+            raise expired("The resourceVersion for the provided list is too old.") from None
         fresh = _Token(_NEWEST, token.start).text()
         failure = expired(_TOO_OLD)
         failure.status["metadata"] = {"continue": fresh}

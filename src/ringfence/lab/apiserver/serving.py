@@ -17,6 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from ringfence.lab.apiserver.api import Api
 from ringfence.lab.apiserver.bootstrap import bootstrap, restore
+from ringfence.lab.apiserver.expiry import keep_expiring
 from ringfence.lab.apiserver.server import Server
 from ringfence.lab.apiserver.store import Store
 from ringfence.lab.apiserver.streaming import KubeletProxy
@@ -48,7 +49,9 @@ async def serve(paths: LabPaths, config: LabConfig, topology: Topology, sockets:
         await web.SockSite(runner, each, ssl_context=context, backlog=1024).start()
     gc.freeze()  # what is loaded stays: later collections need not walk it
     logging.getLogger(__name__).info("serving https://127.0.0.1:%d", config.port)
+    expiring = asyncio.create_task(keep_expiring(api))
     await _until_told_to_stop()
+    expiring.cancel()
     await kubelet.close()
     await runner.cleanup()
     store.close()

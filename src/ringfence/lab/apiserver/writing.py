@@ -284,6 +284,8 @@ def _merged_by_owner(write: Write, live: Object | None, applied: Object) -> Obje
         raise apply_conflict(str(clash), clash.conflicts) from None
     except applying.ApplyInvalid as error:
         raise Failure(error.code, "BadRequest" if error.code == 400 else "", error.message) from None
+    except ValueError as error:  # a list that merges by key holds an item without one: stored before it was checked
+        raise Failure(500, "", f"failed to create typed live object: {error}") from None
 
 
 def existing(api: Api, target: Target) -> Record:

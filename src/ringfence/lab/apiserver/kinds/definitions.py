@@ -118,7 +118,7 @@ def _delete_objects(api: Api, definition: Object) -> None:
 
 
 def _stored(definition: Object) -> list[str]:
-    return [v["name"] for v in spec_of(definition).get("versions") or () if v.get("storage")]
+    return [v.get("name", "") for v in spec_of(definition).get("versions") or () if v.get("storage")]
 
 
 def _is_established(definition: Object) -> bool:

@@ -31,7 +31,7 @@ def _namespace(obj: Object, now: Now) -> Cells:
 def _node(obj: Object, now: Now) -> Cells:
     status = status_of(obj)
     info = status.get("nodeInfo") or {}
-    addresses = {a["type"]: a["address"] for a in reversed(status.get("addresses") or ())}
+    addresses = {a.get("type"): a.get("address") or NONE for a in reversed(status.get("addresses") or ())}
     return [
         name_of(obj),
         _node_status(obj),
