@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.host import netns
-from ringfence.lab.nodes.runtime import RunnerRuntime
+from ringfence.lab.nodes.runner_client import RunnerRuntime
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 
 from ringfence.errors import HostRefused
 from ringfence.lab.nodes import wire
-from ringfence.lab.nodes.runtime import Exit, NotStarted, Process, RunnerRuntime, Session
+from ringfence.lab.nodes.runner_client import RunnerRuntime
+from ringfence.lab.nodes.runtime import Exit, NotStarted, Process, Session
 from tests.nodes.conversations import Said, container, hear, listen, log_text, proc, process, until
 
 pytestmark = pytest.mark.kernel

@@ -11,9 +11,9 @@ from aiohttp import web
 
 from ringfence.lab.config import LabPaths
 from ringfence.lab.nodes import wire
+from ringfence.lab.nodes.node import PodId
 from ringfence.lab.nodes.runtime import NotStarted, Process, Session
 from ringfence.lab.nodes.simulated import SimulatedNetwork, SimulatedRuntime
-from ringfence.lab.nodes.worker import PodId
 from tests.nodes.conversations import Said, container, hear, listen, log_text, process
 
 CLIENT, SERVER = "10.0.1.5", "10.0.0.5"

@@ -27,9 +27,10 @@ from ringfence.lab.nodes.events import Recorder
 from ringfence.lab.nodes.gate import AgentGate, Gate, OpenGate
 from ringfence.lab.nodes.kubelet import Kubelet
 from ringfence.lab.nodes.network import FabricNetwork, Network
-from ringfence.lab.nodes.runtime import RunnerRuntime, Runtime
+from ringfence.lab.nodes.node import Node
+from ringfence.lab.nodes.runner_client import RunnerRuntime
+from ringfence.lab.nodes.runtime import Runtime
 from ringfence.lab.nodes.streams import Streams, serve
-from ringfence.lab.nodes.worker import Node
 from ringfence.lab.topology import NodePlan, Topology, plan_topology
 
 _log = logging.getLogger("ringfence.lab.nodes")

@@ -20,9 +20,10 @@ from ringfence.errors import ClusterError
 from ringfence.kube.reflector import Listed, Removed, Upserted, reflect
 from ringfence.lab.nodes import node_object
 from ringfence.lab.nodes.containers import Adopted
+from ringfence.lab.nodes.node import Node, PodId, pod_id
 from ringfence.lab.nodes.runtime import Exit
 from ringfence.lab.nodes.status import timestamp
-from ringfence.lab.nodes.worker import Node, PodId, Worker, pod_id
+from ringfence.lab.nodes.worker import Worker
 from ringfence.lab.topology import NodePlan
 
 Json = Mapping[str, Any]

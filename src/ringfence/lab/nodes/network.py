@@ -11,7 +11,7 @@ import contextlib
 import ipaddress
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -62,6 +62,17 @@ class Network(Protocol):
         """Send a request from the node and return the answer's first line; raises ``OSError``."""
 
 
+async def _to_the_end(work: Callable[[Topology, PodPlan], None], topology: Topology, plan: PodPlan) -> None:
+    """Run work in a thread. A thread cannot be cancelled: who is, waits for its end, so nothing undoes beside it."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, topology, plan))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        with contextlib.suppress(RingfenceError, OSError):
+            await running
+        raise
+
+
 class FabricNetwork:
     """The network of one node of a lab with namespaces."""
 
@@ -77,19 +88,19 @@ class FabricNetwork:
         """Make a pod's network, closed; what an earlier attempt left of it is replaced."""
         plan = self._plan(pod, addresses)
         if netns.exists(plan.netns):
-            await asyncio.to_thread(fabric.remove_pod, self._topology, plan)
-        await asyncio.to_thread(fabric.add_pod, self._topology, plan)
+            await _to_the_end(fabric.remove_pod, self._topology, plan)
+        await _to_the_end(fabric.add_pod, self._topology, plan)
 
     async def open(self, pod: PodName, addresses: Sequence[str]) -> None:
         """Let packets flow."""
-        await asyncio.to_thread(fabric.open_pod, self._topology, self._plan(pod, addresses))
+        await _to_the_end(fabric.open_pod, self._topology, self._plan(pod, addresses))
 
     async def remove(self, pod: PodName, addresses: Sequence[str]) -> None:
         """Close and remove a pod's network."""
         plan = self._plan(pod, addresses)
         with contextlib.suppress(RingfenceError):  # half made, or half gone already
-            await asyncio.to_thread(fabric.close_pod, self._topology, plan)
-        await asyncio.to_thread(fabric.remove_pod, self._topology, plan)
+            await _to_the_end(fabric.close_pod, self._topology, plan)
+        await _to_the_end(fabric.remove_pod, self._topology, plan)
 
     def path(self, pod: PodName, addresses: Sequence[str]) -> Path | None:
         """Return the file of the pod's network namespace."""

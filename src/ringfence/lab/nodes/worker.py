@@ -13,24 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ringfence.errors import ClusterError, RingfenceError
-from ringfence.kube.client import Client
-from ringfence.lab.addressing import AddressPool
+from ringfence.errors import ClusterError
 from ringfence.lab.nodes import podspec, probes, status
 from ringfence.lab.nodes.containers import Adopted, Life
-from ringfence.lab.nodes.events import Recorder
-from ringfence.lab.nodes.gate import Gate
-from ringfence.lab.nodes.network import Network
-from ringfence.lab.nodes.runtime import Container, Runtime
+from ringfence.lab.nodes.node import Bell, Node, pod_id
+from ringfence.lab.nodes.pod_network import PodNetwork
+from ringfence.lab.nodes.runtime import Container
 from ringfence.lab.nodes.status import Record, Sandbox, Waiting
 
 Json = Mapping[str, Any]
@@ -39,65 +33,6 @@ _log = logging.getLogger("ringfence.lab.nodes")
 _RETRY = 1.0
 _KILL_PATIENCE = 5.0  # seconds for the kernel to end what was killed
 _DEAF_GRACE = 0.2  # seconds for a program that cannot hear SIGTERM: one that was just about to end may
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """What a pod needs of its node, and of the lab."""
-
-    name: str
-    addresses: tuple[str, ...]
-    client: Client
-    runtime: Runtime
-    network: Network
-    gate: Gate
-    pool: AddressPool
-    events: Recorder
-    directory: Path
-    """``LabPaths.pods``: logs and volumes."""
-    account: Mapping[str, str]
-    """The service account's files: ``token``, ``ca.crt``."""
-
-
-@dataclass(frozen=True, slots=True)
-class PodId:
-    """What names a pod for ever."""
-
-    namespace: str
-    name: str
-    uid: str
-
-    @property
-    def path(self) -> str:
-        """The pod at the API server."""
-        return f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
-
-    @property
-    def directory(self) -> str:
-        """The pod's directory of logs and volumes."""
-        return f"{self.namespace}_{self.name}_{self.uid}"
-
-
-class Bell:
-    """Wakes whoever waits, each time it rings."""
-
-    def __init__(self) -> None:
-        self._rung = asyncio.Event()
-
-    def ring(self) -> None:
-        """Wake everybody who waits now."""
-        self._rung.set()
-        self._rung = asyncio.Event()
-
-    async def wait(self) -> None:
-        """Wait for the next ring."""
-        await self._rung.wait()
-
-
-def pod_id(pod: Json) -> PodId:
-    """Return a pod's names."""
-    metadata = pod["metadata"]
-    return PodId(metadata["namespace"], metadata["name"], metadata["uid"])
 
 
 class Worker:
@@ -109,16 +44,15 @@ class Worker:
         self.runtime = node.runtime
         self._node = node
         self._adopted = dict(adopted)
-        self._host_network = bool(pod["spec"].get("hostNetwork"))
+        self._network = PodNetwork(node, self.id, self._event, host=bool(pod["spec"].get("hostNetwork")))
         self.records = [*_records(pod, "initContainers"), *_records(pod, "containers")]
         self.lives: dict[str, Life] = {}
-        self._sandbox = Sandbox((), node.addresses, time.time())
+        self._began = time.time()
         self._changed = asyncio.Event()
         self._news = Bell()
         self._moved = Bell()
         self._deleted = asyncio.Event()
         self._forgotten = False
-        self._left = False
         self._grace: float | None = None
         if pod["metadata"].get("deletionTimestamp"):
             self.update(pod)
@@ -167,9 +101,13 @@ class Worker:
         if self.pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
             return
         self._count_losses()
-        await self._set_up_network()
+        known = [entry["ip"] for entry in self.pod.get("status", {}).get("podIPs") or ()]
+        began = [adopted.started for adopted in self._adopted.values()]
+        await self._network.set_up(known, adopted=bool(began))
+        self._began = min(began, default=time.time())
         self._changed.set()
-        await self._pass_gate()
+        if not began:
+            await self._network.open()
         sidecars: list[asyncio.Task[None]] = []
         try:
             for record in self.records:
@@ -202,8 +140,6 @@ class Worker:
         self.lives[record.name] = life
         return asyncio.create_task(life.run(self._adopted.pop(record.name, None)))
 
-    # -- network and gate
-
     def _count_losses(self) -> None:
         """Count a start again for a pod that ran before but whose containers nobody has any more."""
         before = {entry["name"]: entry for kind in ("initContainerStatuses", "containerStatuses")
@@ -216,81 +152,29 @@ class Worker:
                 record.last = status.Terminated(137, 0, "ContainerStatusUnknown", now, now, "the container was lost")
                 record.restarts += 1
 
-    async def _set_up_network(self) -> None:
-        known = [entry["ip"] for entry in self.pod.get("status", {}).get("podIPs") or ()]
-        if self._host_network:
-            self._sandbox = Sandbox(self._node.addresses, self._node.addresses, time.time())
-        elif self._adopted and known:
-            self._sandbox = Sandbox(tuple(known), self._node.addresses, self._began())
-        else:
-            await self._take_back(known)  # half made by a kubelet that was killed
-            await self._make_network()
-
-    def _began(self) -> float:
-        return min((adopted.started for adopted in self._adopted.values()), default=time.time())
-
-    async def _make_network(self) -> None:
-        while True:
-            addresses: tuple[str, ...] = ()
-            try:
-                addresses = tuple(str(address) for address in self._node.pool.allocate())
-                await self._node.network.add(self.id, addresses)
-            except (RingfenceError, OSError) as error:
-                await self._take_back(addresses)
-                self._event("FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}", warning=True)
-                await asyncio.sleep(_RETRY)
-            except asyncio.CancelledError:
-                await asyncio.shield(self._take_back(addresses))
-                raise
-            else:
-                self._sandbox = Sandbox(addresses, self._node.addresses, time.time())
-                return
-
-    async def _take_back(self, addresses: Sequence[str]) -> None:
-        if addresses:
-            with contextlib.suppress(RingfenceError, OSError):
-                await self._node.network.remove(self.id, addresses)
-            self._node.pool.release([ipaddress.ip_address(address) for address in addresses])
-
-    async def _pass_gate(self) -> None:
-        """Wait until policy for the pod is in force, and open its network. Policy does not judge hostNetwork pods."""
-        if self._host_network or self._adopted:
-            return
-        while reason := await self._node.gate.closed(self.id.namespace, self.id.name, self.id.uid):
-            self._event("FailedCreatePodSandBox", f"waiting for network policy: {reason}", warning=True)
-            await asyncio.sleep(0)
-        while True:
-            try:
-                await self._node.network.open(self.id, self._sandbox.addresses)
-            except (RingfenceError, OSError) as error:
-                self._event("FailedCreatePodSandBox", f"Failed to open the pod's network: {error}", warning=True)
-                await asyncio.sleep(_RETRY)
-            else:
-                return
-
     # -- what containers need (containers.Surroundings)
 
     async def describe(self, record: Record) -> Container:
         """Return what to start for a container; raises ``podspec.Unusable`` and ``images.ImageMissing``."""
         spec = self.spec(record.name)
         maps = await self._config_maps()
-        placed = podspec.Placed(self._node.name, self._sandbox.addresses, self._node.addresses)
+        addresses = self._network.addresses
+        placed = podspec.Placed(self._node.name, addresses, self._node.addresses)
         process = podspec.process(self.pod, spec, podspec.environment(self.pod, spec, placed, maps))
         mounts = podspec.mounts(self.pod, spec, self.id.directory, maps)
         await asyncio.to_thread(self._make_volumes, mounts.volumes)
         files = podspec.pod_files(self.pod, placed, self._node.account) | dict(mounts.files)
-        network = self._node.network
         return Container(
             id=self._container_id(record),
             process=process,
-            hostname=self._node.name if self._host_network else podspec.hostname(self.pod),
+            hostname=self._node.name if self._network.host else podspec.hostname(self.pod),
             log=f"{self.id.directory}/{record.name}/{record.restarts}.log",
-            network=network.node_path() if self._host_network else network.path(self.id, self._sandbox.addresses),
+            network=self._network.path(),
             files=files,
             volumes=mounts.volumes,
             about={
                 "namespace": self.id.namespace, "name": self.id.name, "uid": self.id.uid, "node": self._node.name,
-                "container": record.name, "attempt": record.restarts, "addresses": list(self._sandbox.addresses),
+                "container": record.name, "attempt": record.restarts, "addresses": list(addresses),
             },
         )  # fmt: skip
 
@@ -323,7 +207,7 @@ class Worker:
 
     def host(self) -> str:
         """Return the address to probe."""
-        return self._sandbox.addresses[0]
+        return self._network.addresses[0]
 
     def dialer(self) -> probes.Dialer:
         """Return where sockets that speak from the node come from."""
@@ -365,8 +249,9 @@ class Worker:
             await self._write_status()
 
     async def _write_status(self) -> None:
-        patch = {"metadata": {"uid": self.id.uid},
-                 "status": status.pod_status(self.pod, self.records, self._sandbox, time.time())}  # fmt: skip
+        sandbox = Sandbox(self._network.addresses, self._node.addresses, self._began)
+        now = status.pod_status(self.pod, self.records, sandbox, time.time())
+        patch = {"metadata": {"uid": self.id.uid}, "status": now}
         while not self._forgotten:
             try:
                 await self._node.client.patch(f"{self.id.path}/status", patch)
@@ -431,9 +316,7 @@ class Worker:
             container = self._container_id(record)
             await self.runtime.kill(container)
             await self.runtime.remove(container)
-        if not self._host_network and not self._left:
-            self._left = True
-            await self._take_back(self._sandbox.addresses)
+        await self._network.give_back()
 
     async def _delete_object(self) -> None:
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.id.uid}}
