@@ -14,7 +14,6 @@ import datetime
 import functools
 import gzip
 import importlib.resources
-import struct
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -48,7 +47,7 @@ def decode(body: bytes) -> dict[str, Any]:
         raise UnsupportedBody("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
     try:
         return _envelope(body[len(_MAGIC) :])
-    except (IndexError, struct.error, UnicodeDecodeError, msgspec.DecodeError) as error:
+    except (IndexError, UnicodeDecodeError, msgspec.DecodeError) as error:
         raise UnsupportedBody(f"the protobuf body is malformed: {error}") from error
 
 
@@ -105,9 +104,7 @@ def _message(name: str, data: bytes) -> dict[str, Any]:
 
 def _is_zero(value: Any, field: _Field) -> bool:
     """Tell whether Go would leave a value out of JSON; protobuf carries it all the same."""
-    if value is None or value == {}:
-        return True
-    return "k" not in field.flags and value in ("", 0, False)
+    return value is None or ("k" not in field.flags and value in ("", 0, False, {}))
 
 
 def _entry(field: _Field, wire: bytes | int) -> tuple[str, Any]:
@@ -136,15 +133,8 @@ def _text(wire: bytes | int) -> str:
 
 def _integer(wire: bytes | int) -> int:
     if isinstance(wire, bytes):
-        if wire:
-            raise UnsupportedBody("the protobuf body is malformed: a number is a string in it")
-        return 0
+        raise UnsupportedBody("the protobuf body is malformed: a number is a string in it")
     return wire - (1 << 64) if wire >= 1 << 63 else wire
-
-
-def _double(wire: bytes | int) -> float:
-    value: float = struct.unpack("<d", struct.pack("<Q", _integer(wire) & (1 << 64) - 1))[0]
-    return value
 
 
 def _moment(wire: bytes | int) -> datetime.datetime | None:
@@ -196,7 +186,6 @@ def _raw(wire: bytes | int) -> bytes:
 _READERS: dict[str, Callable[[bytes | int], Any]] = {
     "bool": lambda wire: bool(_integer(wire)),
     "bytes": lambda wire: base64.b64encode(_raw(wire)).decode(),
-    "double": _double,
     "int": _integer,
     "intstr": _int_or_string,
     "json": _embedded_json,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from ringfence.lab.apiserver.applying.paths import Path, field, shown, valued
 from ringfence.lab.apiserver.applying.typed import element
@@ -31,6 +31,8 @@ def _misfits(schema: Schema, value: Any, path: Path) -> Iterator[str]:
                 yield _at(path, problem)
         case Form.ANY:
             return
+        case form:
+            assert_never(form)
 
 
 def _of_object(schema: Schema, value: Any, path: Path) -> Iterator[str]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from ringfence.lab.apiserver.applying.paths import FieldSet, field
 from ringfence.lab.apiserver.applying.typed import Shape, by_element, child, element, shape
@@ -27,6 +27,8 @@ def merged(schema: Schema | None, live: Any, applied: Any) -> Any:
         case Shape.LIST:
             assert schema is not None
             return _merged_list(schema, live, applied)
+        case _:
+            assert_never(known)
 
 
 def _merged_list(schema: Schema, live: Sequence[Any], applied: Sequence[Any]) -> list[Any]:
@@ -85,6 +87,8 @@ def without(schema: Schema | None, value: Any, gone: FieldSet, *, keep_emptied: 
                 if (step,) not in gone:
                     kept.append(without(schema.items, item, _below(gone, step), keep_emptied=keep_emptied))
             return kept
+        case other:
+            assert_never(other)
 
 
 def _below(fields: FieldSet, step: str) -> FieldSet:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from ringfence.lab.apiserver.applying.paths import FieldSet, Path, field, keyed, under, valued
 from ringfence.lab.apiserver.schema.nodes import Form, ListKind, Schema
@@ -91,6 +91,8 @@ def _fields(schema: Schema | None, value: Any, path: Path) -> Iterator[Path]:
                 inner = (*path, element(schema, item))
                 yield inner
                 yield from _fields(schema.items, item, inner)
+        case other:
+            assert_never(other)
 
 
 def with_named_fields(schema: Schema | None, fields: FieldSet) -> FieldSet:
@@ -192,6 +194,8 @@ class _Walk:
                     self.visit(schema.items, before.get(name, _MISSING), after.get(name, _MISSING), below)
             case Shape.LEAF:
                 return
+            case _:
+                assert_never(known)
 
 
 def by_element(schema: Schema, items: Sequence[Any]) -> dict[str, Any]:
