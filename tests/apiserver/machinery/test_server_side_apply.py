@@ -408,6 +408,7 @@ def test_custom_resources_are_owned_by_their_schema() -> None:
                                         },
                                         "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
                                         "any": {"x-kubernetes-preserve-unknown-fields": True},
+                                        "bag": {"type": "array"},
                                     },
                                 },
                                 "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
@@ -423,11 +424,12 @@ def test_custom_resources_are_owned_by_their_schema() -> None:
     def widget(**spec: Any) -> Object:
         return {"apiVersion": "e.x/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": spec}
 
-    said = widget(set=["a"], free={"x": {"y": 1}}, any={"z": [1]})
+    said = widget(set=["a"], free={"x": {"y": 1}}, any={"z": [1]}, bag=[1, {}])
     live = apply(None, said, manager="m", force=False, schema=schema, now=T0)
     assert fields(live, "m Apply") == {
         "f:spec": {
             "f:any": {"f:z": {}},
+            "f:bag": {},
             "f:free": {"f:x": {".": {}, "f:y": {}}},
             "f:set": {'v:"a"': {}},
         }
