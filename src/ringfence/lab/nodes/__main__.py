@@ -23,6 +23,7 @@ from ringfence.kube.client import Client
 from ringfence.kube.config import ClusterAccess, load_access
 from ringfence.lab.addressing import AddressPool
 from ringfence.lab.config import LabConfig, LabPaths, read_config
+from ringfence.lab.nodes.calls import TurnTakingClient
 from ringfence.lab.nodes.events import Recorder
 from ringfence.lab.nodes.gate import AgentGate, Gate, OpenGate
 from ringfence.lab.nodes.kubelet import Kubelet
@@ -128,7 +129,7 @@ async def run(paths: LabPaths) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     config = read_config(paths)
     access = load_access(str(paths.kubeconfig))
-    async with Client(access) as client:
+    async with TurnTakingClient(access) as client:
         lab = Lab(paths, config, client)
         warming = asyncio.create_task(lab.runtime.ensure())
         events = Recorder(client)
