@@ -101,13 +101,14 @@ def _view(pod: Object) -> object:
 def plan(service: Object, pods: Sequence[Object], slices: Sequence[Object]) -> list[Action]:
     """Return what turns the slices that are there into those that should be."""
     wanted = _endpoints(service, pods)
+    staying = [obj for obj in slices if not is_terminating(obj)]
+    places = []  # every endpoint that has a place keeps it, before the others are given theirs
+    for obj in staying:
+        left = wanted.get(_group_of(obj), {})
+        places.append([left.pop(_identity(e)) for e in obj.get("endpoints") or () if _identity(e) in left])
     actions: list[Action] = []
-    for obj in slices:
-        if is_terminating(obj):
-            continue
-        group = _group_of(obj)
-        left = wanted.get(group, {})
-        kept = [left.pop(_identity(e)) for e in obj.get("endpoints") or () if _identity(e) in left]
+    for obj, kept in zip(staying, places, strict=True):
+        left = wanted.get(_group_of(obj), {})
         while left and len(kept) < LARGEST:
             kept.append(left.pop(next(iter(left))))
         if not kept:
