@@ -21,6 +21,7 @@ from ringfence.lab.controllers.world import World
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
+_NOTHING: Object = {"metadata": {}}
 
 
 class GarbageCollector:
@@ -39,9 +40,11 @@ class GarbageCollector:
     ) -> Iterable[str]:
         """Return who is gone or going and may have dependents, and the owners that wait for who is gone."""
         found: set[str] = set()
-        if new is None and old is not None:
-            found.add(old["metadata"]["uid"])
-            found.update(_owner_uids(old))
+        if old is not None:
+            # an owner that waits is looked at again when a dependent is gone, or has forgotten it
+            found.update(set(_owner_uids(old)) - set(_owner_uids(new or _NOTHING)))
+            if new is None:
+                found.add(old["metadata"]["uid"])
         if new is not None:
             if is_terminating(new) and _finalizers(new) & {FOREGROUND, ORPHAN}:
                 found.add(new["metadata"]["uid"])
