@@ -184,9 +184,11 @@ def test_orphans_forget_their_owner() -> None:
     """With ``--cascade=orphan`` the dependents stay and the owner goes."""
     made, collector = cluster(), GarbageCollector()
     owner = made.add(REPLICA_SETS, replica_set("a", finalizers=["orphan"], **ENDING))
-    made.add(PODS, owned("p", owner))
+    dependent = made.add(PODS, owned("p", owner))
     made.look(collector, owner["metadata"]["uid"])
-    assert "ownerReferences" not in made.get(PODS, "demo/p")["metadata"]
+    orphan = made.get(PODS, "demo/p")
+    assert "ownerReferences" not in orphan["metadata"]
+    assert collector.affected(made.world, PODS, "demo/p", dependent, orphan) == {owner["metadata"]["uid"]}
     made.look(collector, owner["metadata"]["uid"])
 
     assert "finalizers" not in made.get(REPLICA_SETS, "demo/a")["metadata"]

@@ -85,14 +85,16 @@ def _age(obj: Object) -> tuple[str, str]:
 
 
 def counts_of(replica_set: Object | None) -> Counts:
-    """Return a ReplicaSet's counts; none at all if there is no ReplicaSet."""
+    """Return a ReplicaSet's counts; none at all if there is no ReplicaSet.
+
+    Its status may be older than its size: pods that it was told to end are no longer available, whatever it says.
+    """
     if replica_set is None:
         return Counts(0)
     status = replica_set.get("status") or {}
+    wanted = replica_set["spec"].get("replicas", 1)
     return Counts(
-        wanted=replica_set["spec"].get("replicas", 1),
-        actual=status.get("replicas", 0),
-        available=status.get("availableReplicas", 0),
+        wanted=wanted, actual=status.get("replicas", 0), available=min(wanted, status.get("availableReplicas", 0))
     )
 
 
