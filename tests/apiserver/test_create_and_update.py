@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from typing import Any
 
 import pytest
 
@@ -282,3 +283,48 @@ def test_binding_puts_a_pod_on_a_node_once(req: Requests) -> None:
     with pytest.raises(Failure, match="already assigned to node") as refused:
         req.part("pods", "web", "binding", {"target": {"name": "n2"}})
     assert refused.value.code == 409
+
+
+def test_a_cluster_wide_object_has_no_namespace(req: Requests) -> None:
+    """400 if it says that it has one."""
+    with pytest.raises(Failure, match="namespace field should not be set on a cluster-scoped object"):
+        req.create("namespaces", {"metadata": {"name": "n", "namespace": "default"}})
+
+
+@pytest.mark.parametrize(
+    ("sub", "body", "code"),
+    [
+        ("binding", {"target": {}}, 422),
+        ("binding", {"kind": "Pod", "target": {"name": "n"}}, 400),
+        ("eviction", ["x"], 400),
+    ],
+)
+def test_parts_of_a_pod_need_a_body_that_fits(req: Requests, sub: str, body: Any, code: int) -> None:
+    """Refused before anything happens."""
+    req.create("pods", pod())
+    with pytest.raises(Failure) as refused:
+        req.part("pods", "web", sub, body)
+    assert refused.value.code == code
+    assert req.get("pods", "web") is not None
+
+
+def test_a_pod_that_is_being_deleted_is_not_bound(req: Requests) -> None:
+    """409."""
+    body = pod()
+    body["metadata"]["finalizers"] = ["x.io/a"]
+    req.create("pods", body)
+    req.delete("pods", "web")
+    with pytest.raises(Failure, match="is being deleted, cannot be assigned to a host"):
+        req.part("pods", "web", "binding", {"target": {"name": "n"}})
+
+
+def test_old_revisions_are_conflicts_on_every_path(req: Requests) -> None:
+    """Scale and finalize too."""
+    made = req.create("deployments", deployment())
+    old = {"name": "web", "resourceVersion": made["metadata"]["resourceVersion"]}
+    req.patch("deployments", "web", {"spec": {"replicas": 2}})
+    with pytest.raises(Failure, match="Operation cannot be fulfilled on deployments.apps"):
+        req.update("deployments", {"metadata": old, "spec": {"replicas": 3}}, sub="scale")
+    namespace = {"metadata": {"name": "default", "resourceVersion": "99"}, "spec": {}}
+    with pytest.raises(Failure, match="Operation cannot be fulfilled on namespaces"):
+        req.update("namespaces", namespace, sub="finalize")

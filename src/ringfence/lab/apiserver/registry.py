@@ -26,10 +26,6 @@ class Registry:
         group, _, version = api_version.rpartition("/")
         return next((r for r in self._resources.get((group, version), {}).values() if r.kind == kind), None)
 
-    def of_storage(self, storage: str) -> Resource | None:
-        """Return a served version of a stored kind: the preferred one."""
-        return next((r for r in self.all() if r.storage == storage), None)
-
     def all(self) -> list[Resource]:
         """Return every served version of every kind, in the order of discovery."""
         return [r for group, version in self.group_versions() for r in self.resources(group, version)]
