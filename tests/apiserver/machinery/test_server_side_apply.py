@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.lab.apiserver.applying import ApplyConflict, ApplyInvalid, apply, track_update
+from ringfence.lab.apiserver.applying import ApplyConflict, ApplyInvalid, apply, only_times_differ, track_update
 from ringfence.lab.apiserver.applying.merging import without
 from ringfence.lab.apiserver.applying.paths import decode, encode, shown
 from ringfence.lab.apiserver.schema import KindSchema, of_definition, of_kind
@@ -213,6 +213,16 @@ def test_an_update_that_changes_nothing_leaves_the_managers_alone() -> None:
     live = updated(None, config_map(a="1"), "m", now=T0)
 
     assert updated(live, copy.deepcopy(live), "other", now=T1) == live
+
+
+def test_times_alone_are_no_change() -> None:
+    """A write after which only managers' times differ is none; any other difference is one."""
+    one = updated(applied(None, config_map(a="1"), "m", now=T0), config_map(a="1", b="2"), "n", now=T1)
+    two = updated(applied(None, config_map(a="1"), "m", now=T2), config_map(a="1", b="2"), "n", now=T0)
+
+    assert one != two
+    assert only_times_differ(one, two)
+    assert not only_times_differ(one, changed(two, a="x"))
 
 
 def test_removed_fields_belong_to_nobody() -> None:

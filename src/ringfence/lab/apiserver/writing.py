@@ -154,6 +154,8 @@ def store(write: Write, new: Object, old: Record) -> Written:
         return Written(new)
     if new == shown or write.options.dry_run:
         return Written(new)
+    if applying.only_times_differ(shown, new):
+        return Written(shown)
     record = api.store.put(old.key, resource.is_kept(new))
     strategy.written(api, record.object)
     return Written(resource.is_shown(record.object))

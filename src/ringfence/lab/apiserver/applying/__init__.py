@@ -9,7 +9,8 @@ there is what the rules are computed from.
 from __future__ import annotations
 
 from ringfence.lab.apiserver.applying.errors import ApplyConflict, ApplyInvalid
+from ringfence.lab.apiserver.applying.managers import only_times_differ
 from ringfence.lab.apiserver.applying.server_side import apply
 from ringfence.lab.apiserver.applying.updates import track_update
 
-__all__ = ["ApplyConflict", "ApplyInvalid", "apply", "track_update"]
+__all__ = ["ApplyConflict", "ApplyInvalid", "apply", "only_times_differ", "track_update"]

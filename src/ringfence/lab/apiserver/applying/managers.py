@@ -78,6 +78,22 @@ def is_reset(obj: Mapping[str, Any]) -> bool:
     return entries == [{}]
 
 
+def only_times_differ(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Tell whether a write changes nothing but when managers last wrote: it is none then.
+
+    Applying what the server fills in differently (a port without its protocol) changes nothing in the end, but that
+    is known only after defaulting.
+    """
+    return _timeless(old) == _timeless(new)
+
+
+def _timeless(obj: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = obj.get("metadata") or {}
+    entries = [{**entry, "time": ""} for entry in metadata.get("managedFields") or ()]
+    entries.sort(key=str)  # their order depends on their times
+    return {**obj, "metadata": {**metadata, "managedFields": entries}}
+
+
 def written(obj: Mapping[str, Any], managers: Managers) -> dict[str, Any]:
     """Return the object with these managers, sorted as the API server sorts; who owns nothing is left out."""
     metadata = {key: value for key, value in (obj.get("metadata") or {}).items() if key != "managedFields"}

@@ -12,6 +12,8 @@ import jsonpointer
 
 from ringfence.lab.apiserver.patches.errors import PatchError
 
+_REJECTED = "the server rejected our request due to an error in our request"
+
 
 def json_patch(obj: dict[str, Any], patch: Any) -> dict[str, Any]:
     """Apply a list of JSON patch operations. All or none: a failed operation (``test`` too) raises ``PatchError``."""
@@ -21,10 +23,10 @@ def json_patch(obj: dict[str, Any], patch: Any) -> dict[str, Any]:
         patched = jsonpatch.JsonPatch(patch).apply(obj)
     except jsonpatch.InvalidJsonPatch as error:
         raise PatchError(f"error decoding patch: {error}") from error
+    except jsonpatch.JsonPatchTestFailed as error:
+        raise PatchError(f"{_REJECTED}: a test operation failed", code=422) from error
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError) as error:
-        raise PatchError(
-            f"the server rejected our request due to an error in our request: {error}", code=422
-        ) from error
+        raise PatchError(f"{_REJECTED}: {error}", code=422) from error
     if not isinstance(patched, dict):
         raise PatchError("the patch leaves no object", code=422)
     return patched
