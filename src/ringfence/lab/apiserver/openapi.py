@@ -91,7 +91,7 @@ def document(group: str, version: str, resources: Iterable[Resource]) -> Documen
     paths = {path: item for resource in served for path, item in _paths(resource)}
     return {
         "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": "v1.32.0"},
+        "info": {"title": f"Kubernetes {_base(group, version)}", "version": "v1.32.0"},
         "paths": {path: paths[path] for path in sorted(paths)},
         "components": {"schemas": _components(served), "securitySchemes": _TOKEN},
     }
