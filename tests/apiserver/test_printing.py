@@ -122,6 +122,20 @@ def test_a_pod_shows_restarts_addresses_and_gates() -> None:
     assert row == ["x", "1/2", "Running", "2 (5m ago)", "5m", "10.1.1.1", "n", "<none>", "1/1"]
 
 
+def test_a_started_sidecar_counts_as_a_container_that_runs() -> None:
+    """It is an init container that never ends: the pod is initialised all the same, and READY counts it."""
+    row = cells(
+        "pods",
+        spec={"containers": [{"name": "main"}], "initContainers": [{"name": "side", "restartPolicy": "Always"}]},
+        status={
+            "phase": "Running",
+            "initContainerStatuses": [{**container(**RUNNING), "name": "side", "started": True}],
+            "containerStatuses": [{**container(**RUNNING), "name": "main"}],
+        },
+    )
+    assert row[1:3] == ["2/2", "Running"]
+
+
 def test_a_node_shows_what_it_is() -> None:
     """Readiness, roles, addresses, versions."""
     info = {"kubeletVersion": "v1", "osImage": "os", "kernelVersion": "k", "containerRuntimeVersion": "r"}

@@ -96,8 +96,9 @@ class Cluster:
             case DeleteAll(resource=resource, namespace=namespace):
                 for key, _ in self.world.in_namespace(resource, namespace):
                     self.world.remove(resource, key)
-            case Bind(key=key, node=node):
+            case Bind(key=key, node=node, told=told):
                 self.change(PODS, key, {"spec": {"nodeName": node}})
+                self.perform(told)
             case Record(event=event):
                 self.events.append(f"{event['reason']} {event['message']}")
             case FinalizeNamespace(name=name):

@@ -33,7 +33,7 @@ class PeerSet:
     networks: tuple[Network, ...]
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class PortSpan:
     """A protocol and a range of its ports; ``ports`` is 0-65535 where the rule named no port."""
 

@@ -72,11 +72,12 @@ class DeleteAll:
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """Give a pod to a node."""
+    """Give a pod to a node. ``told`` is recorded only if the pod takes it: it may have a node already."""
 
     key: str
     uid: str
     node: str
+    told: Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,7 @@ class Hands:
                     "target": {"apiVersion": "v1", "kind": "Node", "name": action.node},
                 }
                 await self._client.create(PODS.path(action.key, "binding"), binding, self._params)
+                self._tell(action.told)
             case FinalizeNamespace():
                 await self._finalize(action)
             case _:

@@ -88,7 +88,7 @@ class Scheduler:
                 self._assumed[uid] = (node, key)
                 message = f"Successfully assigned {key} to {node}"
                 event = record(PODS, pod, reason="Scheduled", message=message, component=NAME, now=now)
-                return Outcome([Bind(key, uid, node), event], again=_AGAIN)
+                return Outcome([Bind(key, uid, node, event)], again=_AGAIN)
             case Unschedulable(message):
                 return Outcome(_refuse(key, pod, message, now))
 

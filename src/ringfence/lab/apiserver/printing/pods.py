@@ -12,14 +12,16 @@ from ringfence.lab.apiserver.printing.layout import AGE, NAME, NONE, Cells, Colu
 
 def _cells(pod: Object, now: Now) -> Cells:
     spec, status = spec_of(pod), status_of(pod)
-    containers = status.get("containerStatuses") or []
+    sidecars = _sidecars(spec)
+    started = [c for c in status.get("initContainerStatuses") or () if c.get("name") in sidecars]
+    containers = [*(status.get("containerStatuses") or ()), *started]
     ready = sum(1 for c in containers if c.get("ready") and "running" in (c.get("state") or {}))
     gates = spec.get("readinessGates") or []
     true = {c.get("type") for c in status.get("conditions") or () if c.get("status") == "True"}
     passed = sum(1 for gate in gates if gate.get("conditionType") in true)
     return [
         name_of(pod),
-        f"{ready}/{len(spec.get('containers') or ())}",
+        f"{ready}/{len(spec.get('containers') or ()) + len(sidecars)}",
         _status(pod),
         _restarts(status, now),
         age(pod, now),
@@ -57,15 +59,23 @@ def _status(pod: Object) -> str:
 
 
 def _initializing(pod: Object) -> str:
-    """Return what the first unfinished init container is doing, empty if all are done."""
+    """Return what the first unfinished init container is doing, empty if all are done. A started sidecar is done."""
+    sidecars = _sidecars(spec_of(pod))
     total = len(spec_of(pod).get("initContainers") or ())
     for index, container in enumerate(status_of(pod).get("initContainerStatuses") or ()):
         state = container.get("state") or {}
         if "terminated" in state and state["terminated"].get("exitCode", 0) == 0:
             continue
+        if container.get("started") and container.get("name") in sidecars:
+            continue
         said = _reason(state)
         return f"Init:{said}" if said and said != "PodInitializing" else f"Init:{index}/{total}"
     return ""
+
+
+def _sidecars(spec: Object) -> set[str]:
+    """Return the names of the init containers that go on running beside the others."""
+    return {c.get("name", "") for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"}
 
 
 def _reason(state: dict[str, Any]) -> str:
