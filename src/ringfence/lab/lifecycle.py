@@ -77,11 +77,14 @@ def up(
 ) -> LabStatus:
     """Bring a lab up and wait until every node is Ready. Raises if there is one of this name, or the port is taken."""
     paths = paths_of(name)
+    nodes = node_names(node_count)
     paths.directory.mkdir(parents=True, exist_ok=True)
     _refuse_running(paths)
+    if paths.config.exists():
+        progress("removing what a killed lab of this name left, its objects too")
     _clean(name, paths)
     paths.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    config = LabConfig(name, _free_port(port), node_names(node_count), plugin, policy)
+    config = LabConfig(name, _free_port(port), nodes, plugin, policy)
     try:
         progress("namespaces and links")
         fabric = _build_fabric(config)
