@@ -30,6 +30,9 @@ _LISTS = (
 _PROTOCOLS = ["TCP", "UDP", "SCTP", "ICMP"]
 
 
+_READ = frozenset({"Namespace", "Node", "Pod", "Service", "NetworkPolicy.networking.k8s.io"})
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--from", "source", required=True, metavar="END", help="Where the connection comes from.")
 @click.option("--to", "destination", required=True, metavar="END", help="Where it goes to.")
@@ -104,7 +107,7 @@ def command(
 
 
 def _from_files(filenames: tuple[str, ...], *, recursive: bool) -> tuple[list[Mapping[str, Any]], Offline]:
-    from ringfence.apis.manifests import cluster_from_manifests, load_paths
+    from ringfence.apis.manifests import cluster_from_manifests, kind_of, load_paths
 
     loaded = load_paths(filenames, recursive=recursive, stdin=sys.stdin.read)
     offline = cluster_from_manifests(loaded.manifests, fill_gaps=True)
@@ -114,6 +117,8 @@ def _from_files(filenames: tuple[str, ...], *, recursive: bool) -> tuple[list[Ma
     if problems:
         # One complaint a line, each beginning with its place, as editors and compilers have it.
         raise click.exceptions.Exit(2)
+    for kind in sorted({kind_of(manifest.object) for manifest in loaded.manifests} - _READ):
+        click.echo(f"note: {kind} is not read; only {', '.join(sorted(_READ))} decide", err=True)
     return [manifest.object for manifest in loaded.manifests], offline
 
 
