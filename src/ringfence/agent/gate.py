@@ -3,7 +3,8 @@
 
 ::
 
-    GET /v1/pods/{namespace}/{name}?uid=UID&timeout=SECONDS    200 once that pod's policy is in force, else 503
+    GET /v1/pods/{namespace}/{name}?uid=UID&timeout=SECONDS    200 once that pod's policy is in force, else 503;
+                                                               with address=IP..., for each of these addresses
     GET /v1/verdict?source=&destination=&protocol=&port=       with the memory dataplane: what its program says
     GET /readyz    200 after the first commit, while the last wanted program is in force
     GET /livez     200
@@ -21,7 +22,7 @@ import enum
 import ipaddress
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +81,17 @@ class Standing:
         """Return why the agent is not ready, None if it is."""
         return self.trouble or ("nothing was committed yet" if self.committed is None else None)
 
-    async def wait(self, namespace: str, name: str, uid: str, seconds: float) -> str | None:
-        """Wait until a pod's policy is in force; returns None then, and after the time why it is not."""
+    async def wait(
+        self, namespace: str, name: str, uid: str, seconds: float, addresses: Sequence[str] = ()
+    ) -> str | None:
+        """Wait until a pod's policy is in force for all these addresses; returns None then, or why it is not."""
         try:
             async with asyncio.timeout(seconds):
-                while why_not_in_force(self.committed, namespace, name, uid) is not None:
+                while why_not_in_force(self.committed, namespace, name, uid, addresses) is not None:
                     await self._next.wait()
         except TimeoutError:
             pass
-        reason = why_not_in_force(self.committed, namespace, name, uid)
+        reason = why_not_in_force(self.committed, namespace, name, uid, addresses)
         return reason if reason is None or self.trouble is None else f"{reason}; {self.trouble}"
 
 
@@ -139,7 +142,9 @@ class Answers:
             return _json({"reason": "uid is required: a pod of the same name may have been another"}, status=400)
         seconds = min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
         names = request.match_info
-        reason = await self._standing.wait(names["namespace"], names["name"], uid, seconds)
+        reason = await self._standing.wait(
+            names["namespace"], names["name"], uid, seconds, request.query.getall("address", [])
+        )
         if reason is None:
             return _json({"inForce": True})
         return _json({"inForce": False, "reason": reason}, status=503)

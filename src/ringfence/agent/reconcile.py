@@ -161,11 +161,14 @@ def reconcile(state: State, events: Sequence[Event]) -> Step:
     return Step(after, after.program, _problems(after))
 
 
-def why_not_in_force(state: State | None, namespace: str, name: str, uid: str) -> str | None:
+def why_not_in_force(
+    state: State | None, namespace: str, name: str, uid: str, addresses: Sequence[str] = ()
+) -> str | None:
     """Return why a pod's policy is not in force under a *committed* state, None if it is.
 
-    In force means: the program in the kernel was compiled from a state that had this very pod, with an address, and
-    its namespace. A hostNetwork pod is no subject of policy (SEMANTICS 25): being known is enough.
+    In force means: the program in the kernel was compiled from a state that had this very pod, with an address, its
+    namespace, and each of ``addresses``: those that the pod is about to use. A hostNetwork pod is no subject of policy
+    (SEMANTICS 25): being known is enough.
     """
     if state is None or state.program is None:
         return "the agent has committed nothing yet"
@@ -176,7 +179,12 @@ def why_not_in_force(state: State | None, namespace: str, name: str, uid: str) -
         return f"the agent has not seen the pod {namespace}/{name} with uid {uid}"
     if pod.spec.nodeName != state.node:
         return f"the pod {namespace}/{name} is not on node {state.node}"
-    if pod.spec.hostNetwork or any(entry.uid == uid for entry in state.program.endpoints):
+    if pod.spec.hostNetwork:
+        return None
+    covered = {str(entry.address) for entry in state.program.endpoints if entry.uid == uid}
+    if covered and (lacking := sorted(set(addresses) - covered)):
+        return f"the agent has not seen {', '.join(lacking)} of the pod {namespace}/{name}"
+    if covered:
         return None
     return f"the agent has seen no address of the pod {namespace}/{name}, or it has ended"
 

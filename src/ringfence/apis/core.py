@@ -259,9 +259,14 @@ def _ports(spec: PodSpec) -> tuple[ContainerPort, ...]:
 @lru_cache(maxsize=1 << 16)
 def _address(text: str) -> Address | None:
     try:
-        return ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
         return None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:  # a zone means nothing outside of one machine, and may hold any text
+            return None
+        return address.ipv4_mapped or address  # packets of ::ffff:10.0.0.5 are IPv4 packets of 10.0.0.5
+    return address
 
 
 def _network(text: str) -> Network | None:

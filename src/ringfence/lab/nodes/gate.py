@@ -24,7 +24,7 @@ class _Answer(msgspec.Struct):
 class Gate(Protocol):
     """What lets a pod's traffic start."""
 
-    async def closed(self, namespace: str, name: str, uid: str) -> str:
+    async def closed(self, namespace: str, name: str, uid: str, addresses: tuple[str, ...]) -> str:
         """Wait a while for the pod's policy; return why it is still closed, or nothing once it is in force."""
 
     async def unready(self) -> str:
@@ -37,7 +37,7 @@ class Gate(Protocol):
 class OpenGate:
     """The gate of a lab without policy engine: always open."""
 
-    async def closed(self, namespace: str, name: str, uid: str) -> str:  # noqa: ARG002 - the protocol's
+    async def closed(self, namespace: str, name: str, uid: str, addresses: tuple[str, ...]) -> str:  # noqa: ARG002 - the protocol's
         """Return nothing: there is no policy to wait for."""
         return ""
 
@@ -64,9 +64,9 @@ class AgentGate:
             self._session = aiohttp.ClientSession("http://agent", connector=connector, timeout=timeout)
         return self._session
 
-    async def closed(self, namespace: str, name: str, uid: str) -> str:
+    async def closed(self, namespace: str, name: str, uid: str, addresses: tuple[str, ...]) -> str:
         """Wait a while for the pod's policy; return why it is still closed, or nothing once it is in force."""
-        params = {"uid": uid, "timeout": f"{_PATIENCE:g}"}
+        params = [("uid", uid), ("timeout", f"{_PATIENCE:g}"), *(("address", address) for address in addresses)]
         try:
             async with self._open().get(f"/v1/pods/{namespace}/{name}", params=params) as response:
                 answer = msgspec.json.decode(await response.read(), type=_Answer)

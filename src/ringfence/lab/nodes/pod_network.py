@@ -71,7 +71,8 @@ class PodNetwork:
         """Wait until policy for the pod is in force, and open its network. Policy does not judge hostNetwork pods."""
         if self.host:
             return
-        while reason := await self._node.gate.closed(self._pod.namespace, self._pod.name, self._pod.uid):
+        pod = self._pod
+        while reason := await self._node.gate.closed(pod.namespace, pod.name, pod.uid, self.addresses):
             self._tell("FailedCreatePodSandBox", f"waiting for network policy: {reason}", warning=True)
         while True:
             try:
