@@ -253,6 +253,14 @@ def test_pod_is_in_force_only_with_address_and_uid(things: tuple[dict[str, Any],
     assert answer is None if reason is None else reason in (answer or "")
 
 
+def test_pod_is_not_in_force_at_an_address_that_the_program_lacks() -> None:
+    """A pod that comes back with another address is another matter, and so is its second family."""
+    state = after([*WORLD[:2], listed(Kind.PODS, pod("web", "10.1.0.5", uid="u")), WORLD[3]]).state
+
+    assert why_not_in_force(state, "demo", "web", "u", ["10.1.0.5"]) is None
+    assert "10.1.0.6" in (why_not_in_force(state, "demo", "web", "u", ["10.1.0.5", "10.1.0.6"]) or "")
+
+
 def test_pod_is_not_in_force_before_its_namespace_or_a_commit() -> None:
     """A pod may arrive before its namespace; nothing is in force before the first program."""
     state = after([listed(Kind.NAMESPACES), *WORLD[1:]]).state

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from ringfence.cli.colour import colour
 from ringfence.errors import HostLacks
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def command(name: str, network_plugin: str, network_policy: str | None, keep: bo
         )
     try:
         simulated = "  SIMULATED: no packet moves" if engine == "memory" else "  real packets"
-        click.secho(f'lab "{name}": 2 nodes, {network_plugin}, {engine}.{simulated}\n', bold=True, color=_colour())
+        click.secho(f'lab "{name}": 2 nodes, {network_plugin}, {engine}.{simulated}\n', bold=True, color=colour())
         return 0 if _walk(paths_of(name).kubeconfig) else 1
     finally:
         if not keep:
@@ -74,23 +75,18 @@ def _walk(kubeconfig: Path) -> bool:
             outcomes.append(outcome)
     good = sum(outcome.met for outcome in outcomes)
     met = good == len(STEPS)
-    click.secho(f"{good} of {len(STEPS)} steps as expected", fg="green" if met else "red", bold=True, color=_colour())
+    click.secho(f"{good} of {len(STEPS)} steps as expected", fg="green" if met else "red", bold=True, color=colour())
     return met
 
 
 def _show(number: int, outcome: Outcome) -> None:
-    click.secho(f"{number}. {outcome.step.title}", bold=True, color=_colour())
-    click.secho(f"   {outcome.step.where.value}> {outcome.line}", fg="cyan", color=_colour())
+    click.secho(f"{number}. {outcome.step.title}", bold=True, color=colour())
+    click.secho(f"   {outcome.step.where.value}> {outcome.line}", fg="cyan", color=colour())
     for line in outcome.printed.splitlines():
         click.echo(f"   {line}")
     again = f", typed {outcome.tries} times" if outcome.tries > 1 else ""
     seconds = f"{outcome.seconds:.1f} s{again}"
     if outcome.met:
-        click.secho(f"   as expected ({outcome.step.expected}; {seconds})\n", fg="green", color=_colour())
+        click.secho(f"   as expected ({outcome.step.expected}; {seconds})\n", fg="green", color=colour())
     else:
-        click.secho(f"   DIFFERS: expected {outcome.step.expected} ({seconds})\n", fg="red", color=_colour())
-
-
-def _colour() -> bool | None:
-    """Return False where NO_COLOR or TERM=dumb ask for none; None leaves it to whether stdout is a terminal."""
-    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
+        click.secho(f"   DIFFERS: expected {outcome.step.expected} ({seconds})\n", fg="red", color=colour())

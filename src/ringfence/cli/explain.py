@@ -7,11 +7,12 @@ Resolves what the user typed (``semantics.ends``), judges every family and every
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from ringfence.cli.colour import colour
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -214,15 +215,10 @@ def _print_text(explanations: list[Explanation], notes: tuple[str, ...], *, verb
         each = shown[allowed]
         first, _, rest = text(each, every_policy=verbose).partition("\n")
         family = f" (IPv{each.flow.destination.version})" if differ else ""
-        click.secho(first + family, bold=True, fg="green" if allowed else "red", color=_colour())
+        click.secho(first + family, bold=True, fg="green" if allowed else "red", color=colour())
         click.echo(rest)
     if differ:
         few = ", ".join(f"{e.destination} IPv{e.flow.destination.version}" for e in explanations if not e.allowed)
         click.echo(f"  note: the verdict depends on where the connection ends; denied: {few}")
     for note in notes:
         click.echo(f"  note: {note}")
-
-
-def _colour() -> bool | None:
-    """Return False where NO_COLOR or TERM=dumb ask for none; None leaves it to whether stdout is a terminal."""
-    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None

@@ -220,7 +220,7 @@ def _exec_on_node(config: Any, node: str, argv: tuple[str, ...]) -> Literal[127]
     from ringfence.lab.topology import plan_topology
 
     topology = plan_topology(config.name, config.network_plugin, config.nodes)
-    with enter(next(plan.netns for plan in topology.nodes if plan.name == node)):
+    with enter(topology.node(node).netns):
         try:
             os.execvp(argv[0], argv)
         except FileNotFoundError:

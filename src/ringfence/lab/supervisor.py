@@ -163,8 +163,7 @@ def main() -> int:
     def netns_of(node: str) -> str:
         from ringfence.lab.topology import plan_topology  # noqa: PLC0415 - a simulated lab has no namespaces
 
-        topology = plan_topology(config.name, config.network_plugin, config.nodes)
-        return next(plan.netns for plan in topology.nodes if plan.name == node)
+        return plan_topology(config.name, config.network_plugin, config.nodes).node(node).netns
 
     Supervisor(paths, children_of(config, paths, netns_of)).run()
     return 0
