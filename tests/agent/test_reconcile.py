@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from ringfence.agent.reconcile import (
     Event,
     Kind,
-    NodeProbes,
     State,
     Step,
     Unreadable,
@@ -27,6 +26,7 @@ from ringfence.compiler.program import Program
 from ringfence.kube.changes import Listed, Removed, Upserted
 from ringfence.model.flow import Flow
 from ringfence.model.ports import Protocol
+from ringfence.model.settings import NodeProbes, Settings
 
 NODE = "n1"
 EMPTY = [Event(kind, Listed({})) for kind in Kind]
@@ -229,7 +229,9 @@ def test_node_probes_can_be_turned_off() -> None:
     world = [*WORLD[:3], listed(Kind.POLICIES, DENY)]
 
     assert allowed(after(world).program, "10.0.0.1", "10.1.0.1")
-    assert not allowed(after(world, start=State(NODE, node_probes=NodeProbes.DENY)).program, "10.0.0.1", "10.1.0.1")
+    assert not allowed(
+        after(world, start=State(NODE, settings=Settings(node_probes=NodeProbes.DENY))).program, "10.0.0.1", "10.1.0.1"
+    )
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from ringfence.agent.enforcer import Enforcer, Retry
 from ringfence.agent.gate import Stage, Standing
 from ringfence.agent.logs import Log
 from ringfence.agent.metrics import Metrics
-from ringfence.agent.reconcile import Event, Kind, NodeProbes, State, Step, decode, local_pods, reconcile
+from ringfence.agent.reconcile import Event, Kind, State, Step, decode, local_pods, reconcile
 from ringfence.agent.reports import Reporter
 from ringfence.apis.core import Pod
 from ringfence.dataplanes.base import Dataplane
@@ -35,6 +35,7 @@ from ringfence.errors import RingfenceError
 from ringfence.kube.changes import Removed, Upserted
 from ringfence.kube.client import Client
 from ringfence.kube.reflector import reflect
+from ringfence.model.settings import DEFAULTS, Settings
 
 R = TypeVar("R")
 
@@ -62,14 +63,14 @@ class Agent:
         standing: Standing,
         metrics: Metrics,
         log: Log,
-        node_probes: NodeProbes = NodeProbes.ALLOW,
+        settings: Settings = DEFAULTS,
         drift_seconds: float = DRIFT_SECONDS,
     ) -> None:
         self._client = client
         self._metrics = metrics
         self._log = log
         self._standing = standing
-        self._state = State(node, node_probes=node_probes)
+        self._state = State(node, settings=settings)
         self._queue: asyncio.Queue[Heard] = asyncio.Queue()
         self._waiting: list[Heard] = []  # heard, and in no state yet
         self._retry = Retry()

@@ -32,6 +32,7 @@ from ringfence.compiler.program import Program
 from ringfence.kube.changes import Change, Listed, Removed, Upserted
 from ringfence.model.cluster import Cluster
 from ringfence.model.policy import ObjectRef
+from ringfence.model.settings import DEFAULTS, Settings
 
 
 class Kind(enum.Enum):
@@ -92,13 +93,6 @@ _KINDS = {
 }
 
 
-class NodeProbes(enum.Enum):
-    """Whether the node's own addresses always reach the pods that run on it (SEMANTICS 23)."""
-
-    ALLOW = "allow"
-    DENY = "deny"
-
-
 @dataclass(frozen=True, slots=True)
 class State:
     """What a node's agent knows.
@@ -113,7 +107,7 @@ class State:
     unreadable: Mapping[tuple[Kind, str], str] = field(default_factory=dict)
     cluster: Cluster | None = None
     program: Program | None = None
-    node_probes: NodeProbes = NodeProbes.ALLOW
+    settings: Settings = DEFAULTS
 
     @property
     def complete(self) -> bool:
@@ -284,8 +278,7 @@ def _cluster(state: State) -> Cluster:
 
 def _compile(state: State, cluster: Cluster) -> Program:
     policies: Iterable[StoredPolicy] = state.objects[Kind.POLICIES].values()
-    program = compile_program(cluster, policy_set(each.lowered.policy for each in policies), state.node)
-    return program if state.node_probes is NodeProbes.ALLOW else replace(program, node_addresses=frozenset())
+    return compile_program(cluster, policy_set(each.lowered.policy for each in policies), state.node, state.settings)
 
 
 def _problems(state: State) -> tuple[Problem, ...]:

@@ -17,22 +17,22 @@ from ringfence.agent.gate import Answers, Standing, serving_address, serving_soc
 from ringfence.agent.logs import Log
 from ringfence.agent.loop import Agent
 from ringfence.agent.metrics import Metrics
-from ringfence.agent.reconcile import NodeProbes
 from ringfence.dataplanes.memory.apply import MemoryDataplane
 from ringfence.dataplanes.registry import AUTO, ENGINES, Choice, choose
 from ringfence.kube.client import Client
 from ringfence.kube.config import ClusterAccess
+from ringfence.model.settings import DEFAULTS, Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Options:
     """What an agent is told at its start."""
 
     node: str
     dataplane: str = AUTO
     gate_socket: Path | None = None
     metrics_address: str | None = None
-    node_probes: NodeProbes = NodeProbes.ALLOW
+    meaning: Settings = DEFAULTS
     drift_seconds: float = 5.0
 
 
@@ -44,36 +44,36 @@ def choose_engine(name: str) -> Choice:
     return choose(name, {each.name: each for each in ENGINES.values() if each.filters})
 
 
-async def serve(access: ClusterAccess, settings: Settings, log: Log) -> None:
+async def serve(access: ClusterAccess, options: Options, log: Log) -> None:
     """Run an agent until SIGTERM or SIGINT; raises ``RingfenceError`` if it cannot start."""
-    choice = choose_engine(settings.dataplane)
+    choice = choose_engine(options.dataplane)
     log.info("dataplane chosen", dataplane=choice.engine.name, reason=choice.reason)
     if not choice.engine.filters:
         log.warning("this dataplane filters no packets; it only answers what it would do", dataplane=choice.engine.name)
     dataplane = choice.engine.build()
-    standing, metrics = Standing(), Metrics(choice.engine.name, settings.node)
+    standing, metrics = Standing(), Metrics(choice.engine.name, options.node)
     judge = dataplane.judge if isinstance(dataplane, MemoryDataplane) else None
     answers = Answers(standing, metrics, judge)
     async with contextlib.AsyncExitStack() as stack:
-        if settings.gate_socket is not None:
-            await stack.enter_async_context(serving_socket(answers.gate(), settings.gate_socket))
-        if settings.metrics_address is not None:
-            await stack.enter_async_context(serving_address(answers.health(), settings.metrics_address))
+        if options.gate_socket is not None:
+            await stack.enter_async_context(serving_socket(answers.gate(), options.gate_socket))
+        if options.metrics_address is not None:
+            await stack.enter_async_context(serving_address(answers.health(), options.metrics_address))
         client = await stack.enter_async_context(Client(access))
         agent = Agent(
-            settings.node,
+            options.node,
             client,
             dataplane,
             standing=standing,
             metrics=metrics,
             log=log,
-            node_probes=settings.node_probes,
-            drift_seconds=settings.drift_seconds,
+            settings=options.meaning,
+            drift_seconds=options.drift_seconds,
         )
         stop = _stop_on_signals()
-        log.info("started", node=settings.node, server=access.server)
+        log.info("started", node=options.node, server=access.server)
         await agent.run(stop)
-        log.info("stopped; what is enforced stays in force", node=settings.node)
+        log.info("stopped; what is enforced stays in force", node=options.node)
 
 
 def _stop_on_signals() -> asyncio.Event:

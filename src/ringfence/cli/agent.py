@@ -43,6 +43,20 @@ The rules stay in the kernel when the agent stops or dies; the next one takes th
     help="Whether the node's own addresses (kubelet probes) reach its pods whatever the policy.",
 )
 @click.option(
+    "--own-node-egress",
+    type=click.Choice(["policy", "allow"]),
+    default="policy",
+    show_default=True,
+    help="Whether egress policy decides if a pod reaches its own node, or it always does.",
+)
+@click.option(
+    "--established-connections",
+    type=click.Choice(["cut", "keep"]),
+    default="cut",
+    show_default=True,
+    help="What becomes of an open connection that policy would no longer allow.",
+)
+@click.option(
     "--drift-interval",
     metavar="SECONDS",
     type=click.FloatRange(min=0.1),
@@ -61,6 +75,8 @@ def command(
     log_format: str,
     verbose: bool,
     node_probes: str,
+    own_node_egress: str,
+    established_connections: str,
     drift_interval: float,
 ) -> None:
     """Enforce network policies on this node.
@@ -74,19 +90,19 @@ def command(
     gc.disable()  # importing makes no garbage, only much for the collector to walk over (20 ms)
 
     from ringfence.agent.logs import open_log
-    from ringfence.agent.reconcile import NodeProbes
-    from ringfence.agent.start import Settings, serve
+    from ringfence.agent.start import Options, serve
     from ringfence.kube.config import load_access
+    from ringfence.model.settings import Established, NodeProbes, OwnNodeEgress, Settings
 
-    settings = Settings(
+    options = Options(
         node=node_name,
         dataplane=dataplane,
         gate_socket=gate_socket,
         metrics_address=metrics_bind_address,
-        node_probes=NodeProbes(node_probes),
+        meaning=Settings(NodeProbes(node_probes), OwnNodeEgress(own_node_egress), Established(established_connections)),
         drift_seconds=drift_interval,
     )
     gc.freeze()
     gc.enable()
     log = open_log("json" if log_format == "json" else "text", verbose=verbose)
-    asyncio.run(serve(load_access(kubeconfig, context), settings, log))
+    asyncio.run(serve(load_access(kubeconfig, context), options, log))

@@ -30,6 +30,7 @@ from ringfence.model.addresses import address_order
 from ringfence.model.cluster import Cluster, Endpoint
 from ringfence.model.policy import Action, AnyPeer, Direction, Peers, Policy, PolicySet, Rule
 from ringfence.model.ports import ANY_PORT, LAST_PORT, AnyTraffic, NamedPort, PortMatch, PortRange, Ports, Protocol
+from ringfence.model.settings import DEFAULTS, Settings
 
 EVERY_PORT = PortRange(0, LAST_PORT)
 
@@ -37,10 +38,10 @@ _Names = tuple[tuple[str, Protocol], ...]
 _Numbers = tuple[tuple[int, ...], ...]
 
 
-def compile_program(cluster: Cluster, policies: PolicySet, node: str) -> Program:
+def compile_program(cluster: Cluster, policies: PolicySet, node: str, settings: Settings = DEFAULTS) -> Program:
     """Return what a node must enforce for its pods; raises ``Unsupported`` for policies that no program can hold."""
     _refuse_unsupported(policies)
-    return _Compilation(cluster, policies.policies(), node).program()
+    return _Compilation(cluster, policies.policies(), node, settings).program()
 
 
 def _refuse_unsupported(policies: PolicySet) -> None:
@@ -70,9 +71,10 @@ class _Part:
 class _Compilation:
     """One run: what is shared while the program of one node is put together."""
 
-    def __init__(self, cluster: Cluster, policies: Iterable[Policy], node: str) -> None:
+    def __init__(self, cluster: Cluster, policies: Iterable[Policy], node: str, settings: Settings) -> None:
         self._cluster = cluster
         self._node = node
+        self._settings = settings
         self._pods = pods = PodIndex(cluster)
         self._policies = PolicyIndex(policies, pods)
         self._peer_sets = PeerSets(pods)
@@ -96,6 +98,7 @@ class _Compilation:
             endpoints=tuple(sorted(endpoints, key=lambda entry: address_order(entry.address))),
             rulesets=tuple(self._rulesets[ruleset_id] for ruleset_id in sorted(self._rulesets)),
             peer_sets=self._peer_sets.made(),
+            settings=self._settings,
         )
 
     def _entries(self, endpoint: Endpoint) -> Iterator[EndpointEntry]:

@@ -15,13 +15,14 @@ from ringfence.model.addresses import Address, contains
 from ringfence.model.flow import Flow
 from ringfence.model.policy import Action, AnyPeer, Direction, Origin
 from ringfence.model.ports import AnyTraffic
+from ringfence.model.settings import NodeProbes, OwnNodeEgress, Settings
 
 
 class Ground(enum.Enum):
     """Why a half was decided as it was."""
 
     ITSELF = "a pod always reaches itself"
-    OWN_NODE = "a node always reaches its own pods"
+    OWN_NODE = "it is between the pod and its own node"
     NOT_ISOLATED = "no policy isolates the pod"
     RULE = "a rule decided"
     NO_RULE = "the pod is isolated and no rule matches"
@@ -75,16 +76,28 @@ def matches_traffic(traffic: AnyTraffic | tuple[PortSpan, ...], flow: Flow) -> b
 
 def _half(program: Program, flow: Flow, subject: EndpointEntry, direction: Direction) -> Half:
     ruleset_id = subject.ruleset(direction)
-    if direction is Direction.INGRESS and flow.source in program.node_addresses:
-        # "The node's own addresses reach the pods that run on it, whatever the policy" (SEMANTICS 23).
+    if own_node_decides(program.settings, direction) and _peer(flow, direction) in program.node_addresses:
         return Half(True, Ground.OWN_NODE)
     if ruleset_id is None:
         return Half(True, Ground.NOT_ISOLATED)
-    peer = flow.source if direction is Direction.INGRESS else flow.destination
+    peer = _peer(flow, direction)
     for rule in _rules(program, ruleset_id):
         if _matches_peer(program, rule.peers, peer) and matches_traffic(rule.traffic, flow):
             return Half(rule.action is Action.ALLOW, Ground.RULE, rule.origin)
     return Half(False, Ground.NO_RULE)
+
+
+def own_node_decides(settings: Settings, direction: Direction) -> bool:
+    """Tell whether traffic between a pod and its own node passes whatever the policy: "the node's own addresses reach
+    the pods that run on it" (SEMANTICS 23), the other way only if that is set (24).
+    """
+    if direction is Direction.INGRESS:
+        return settings.node_probes is NodeProbes.ALLOW
+    return settings.own_node_egress is OwnNodeEgress.ALLOW
+
+
+def _peer(flow: Flow, direction: Direction) -> Address:
+    return flow.source if direction is Direction.INGRESS else flow.destination
 
 
 def _entry(program: Program, address: Address) -> EndpointEntry | None:

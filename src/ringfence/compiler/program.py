@@ -13,6 +13,7 @@ from ringfence.model.addresses import Address, Network
 from ringfence.model.cluster import PodKey
 from ringfence.model.policy import Action, AnyPeer, Direction, Origin
 from ringfence.model.ports import AnyTraffic, PortRange, Protocol
+from ringfence.model.settings import DEFAULTS, Settings
 
 PeerSetId = NewType("PeerSetId", str)
 RulesetId = NewType("RulesetId", str)
@@ -84,8 +85,9 @@ class Program:
 
     ``endpoints``: every address of every local pod, isolated or not, sorted by address. ``rulesets`` and
     ``peer_sets``: exactly those in use, sorted by id. ``node_addresses``: the node's own addresses, which always
-    reach the pods that run on it (SEMANTICS 23). A flow whose source is local is judged by the source's egress
-    ruleset, one whose destination is local by the destination's ingress ruleset; a pod always reaches itself.
+    reach the pods that run on it (SEMANTICS 23) unless ``settings`` say otherwise. A flow whose source is local is
+    judged by the source's egress ruleset, one whose destination is local by the destination's ingress ruleset; a pod
+    always reaches itself.
     """
 
     node: str
@@ -93,6 +95,7 @@ class Program:
     endpoints: tuple[EndpointEntry, ...]
     rulesets: tuple[Ruleset, ...]
     peer_sets: tuple[PeerSet, ...]
+    settings: Settings = DEFAULTS
 
 
 def empty_program(node: str) -> Program:

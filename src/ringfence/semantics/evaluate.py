@@ -17,6 +17,7 @@ import enum
 from dataclasses import dataclass
 from typing import assert_never
 
+from ringfence.model.addresses import Address
 from ringfence.model.cluster import Cluster, Endpoint
 from ringfence.model.flow import Flow
 from ringfence.model.policy import (
@@ -34,6 +35,7 @@ from ringfence.model.policy import (
     Tier,
 )
 from ringfence.model.ports import ANY_PORT, ANY_TRAFFIC, NamedPort, PortMatch, PortRange
+from ringfence.model.settings import DEFAULTS, NodeProbes, OwnNodeEgress, Settings
 
 
 class Reason(enum.Enum):
@@ -42,6 +44,7 @@ class Reason(enum.Enum):
     NOT_A_POD = "not a pod of the cluster: policies do not apply to it"
     SELF = "a pod always reaches itself"
     OWN_NODE = "a node always reaches the pods that run on it"
+    TO_OWN_NODE = "a setting lets pods reach the node that they run on"
     NOT_ISOLATED = "no policy isolates it"
     PASSED = "policies select it, and every tier passed the flow on"
     RULE = "a rule decided"
@@ -78,19 +81,21 @@ class Verdict:
         return self.egress.allowed and self.ingress.allowed
 
 
-def evaluate(flow: Flow, cluster: Cluster, policies: PolicySet) -> Verdict:
+def evaluate(flow: Flow, cluster: Cluster, policies: PolicySet, settings: Settings = DEFAULTS) -> Verdict:
     """Judge one flow: "for a connection from a source pod to a destination pod to be allowed, both the egress policy
     on the source pod and the ingress policy on the destination pod need to allow the connection" (Network Policies,
     "The two sorts of pod isolation").
     """
     return Verdict(
         flow=flow,
-        egress=judge_half(flow, Direction.EGRESS, cluster, policies),
-        ingress=judge_half(flow, Direction.INGRESS, cluster, policies),
+        egress=judge_half(flow, Direction.EGRESS, cluster, policies, settings),
+        ingress=judge_half(flow, Direction.INGRESS, cluster, policies, settings),
     )
 
 
-def judge_half(flow: Flow, direction: Direction, cluster: Cluster, policies: PolicySet) -> Half:
+def judge_half(
+    flow: Flow, direction: Direction, cluster: Cluster, policies: PolicySet, settings: Settings = DEFAULTS
+) -> Half:
     """Judge the half of a flow that one end's policies decide: egress at the source, ingress at the destination."""
     source, destination = cluster.endpoint_at(flow.source), cluster.endpoint_at(flow.destination)
     subject = source if direction is Direction.EGRESS else destination
@@ -102,16 +107,19 @@ def judge_half(flow: Flow, direction: Direction, cluster: Cluster, policies: Pol
     if source is destination:
         return Half(direction, True, subject, isolated_by, None, Reason.SELF)
     # ingress: "... OR if the traffic source is the pod's local node"; SEMANTICS 23. The other way, pod to its own
-    # node, is subject to egress like any address (24).
-    if direction is Direction.INGRESS and _is_own_node(flow, subject, cluster):
-        return Half(direction, True, subject, isolated_by, None, Reason.OWN_NODE)
+    # node, is subject to egress like any address (24), unless that is set otherwise.
+    if direction is Direction.INGRESS:
+        if settings.node_probes is NodeProbes.ALLOW and _is_own_node(flow.source, subject, cluster):
+            return Half(direction, True, subject, isolated_by, None, Reason.OWN_NODE)
+    elif settings.own_node_egress is OwnNodeEgress.ALLOW and _is_own_node(flow.destination, subject, cluster):
+        return Half(direction, True, subject, isolated_by, None, Reason.TO_OWN_NODE)
     return _ask_tiers(flow, direction, subject, cluster, policies, isolated_by)
 
 
-def _is_own_node(flow: Flow, subject: Endpoint, cluster: Cluster) -> bool:
-    """Tell whether the source is an address of the node on which the subject runs: every one, both families."""
+def _is_own_node(address: Address, subject: Endpoint, cluster: Cluster) -> bool:
+    """Tell whether an address is one of the node on which the subject runs: every one, both families."""
     node = cluster.nodes.get(subject.node)
-    return node is not None and flow.source in node.addresses
+    return node is not None and address in node.addresses
 
 
 def selects(policy: Policy, endpoint: Endpoint, direction: Direction, cluster: Cluster) -> bool:

@@ -71,7 +71,7 @@ def _because(side: HalfExplanation) -> str:
             unselecting = sum(isinstance(f, NotApplicable) for f in side.findings)
             count = f" ({unselecting} in its namespace do not apply to it)" if unselecting else ""
             return f"{word}, no policy isolates it{count}"
-        case Reason.NOT_A_POD | Reason.SELF | Reason.OWN_NODE | Reason.PASSED:
+        case Reason.NOT_A_POD | Reason.SELF | Reason.OWN_NODE | Reason.TO_OWN_NODE | Reason.PASSED:
             return f"{word}, {half.reason.value!s}"
         case _:
             assert_never(half.reason)

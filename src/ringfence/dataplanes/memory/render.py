@@ -11,11 +11,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ringfence.compiler.interpret import Ground, Half, Judgement, matches_traffic
+from ringfence.compiler.interpret import Ground, Half, Judgement, matches_traffic, own_node_decides
 from ringfence.compiler.program import CompiledRule, EndpointEntry, PeerSet, PeerSetId, Program, RulesetId
 from ringfence.model.addresses import Address, Network
 from ringfence.model.flow import Flow
 from ringfence.model.policy import Action, AnyPeer, Direction
+from ringfence.model.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Table:
     endpoints: Mapping[Address, EndpointEntry]
     rules: Mapping[RulesetId, tuple[CompiledRule, ...]]
     peers: Mapping[PeerSetId, AddressSet]
+    settings: Settings
 
     def judge(self, flow: Flow) -> Judgement:
         """Return what the node decides of a flow: its own halves, None for those that are not local."""
@@ -53,11 +55,11 @@ class Table:
         egress = None if source is None else self._half(flow, source, Direction.EGRESS, flow.destination)
         if destination is None:
             return Judgement(egress, None)
-        if flow.source in self.node_addresses:
-            return Judgement(egress, Half(True, Ground.OWN_NODE))
         return Judgement(egress, self._half(flow, destination, Direction.INGRESS, flow.source))
 
     def _half(self, flow: Flow, subject: EndpointEntry, direction: Direction, peer: Address) -> Half:
+        if peer in self.node_addresses and own_node_decides(self.settings, direction):
+            return Half(True, Ground.OWN_NODE)
         ruleset_id = subject.ruleset(direction)
         if ruleset_id is None:
             return Half(True, Ground.NOT_ISOLATED)
@@ -76,6 +78,7 @@ def render(program: Program) -> Table:
         endpoints={entry.address: entry for entry in program.endpoints},
         rules={ruleset.id: ruleset.rules for ruleset in program.rulesets},
         peers={peer_set.id: _address_set(peer_set) for peer_set in program.peer_sets},
+        settings=program.settings,
     )
 
 
