@@ -11,7 +11,7 @@ import pytest
 from ringfence.cases.build import Loaded, load
 from ringfence.cases.engines import engine
 from ringfence.cases.run import run, verdicts
-from ringfence.cases.script import Event, EventType, Objects, Probe
+from ringfence.cases.script import Connection, Event, EventType, Fate, Objects, Probe
 from ringfence.errors import InvalidObject, UsageError
 from ringfence.model.ports import Protocol
 
@@ -49,9 +49,10 @@ def test_a_table_is_read_by_rows_and_columns_in_both_families(tmp_path: Path) ->
     """Every mark is a probe in each family that both ends have, for each traffic; a dash is none."""
     case = loaded(tmp_path)
 
-    assert [case.shows, case.script.name, case.says] == ["two pods", "a-case", ("first",)]
+    assert [case.shows, case.script.name, case.expected[0].say] == ["two pods", "a-case", "first"]
     asked = [
-        (str(probe), allowed) for probe, allowed in zip(case.script.steps[0].probes, case.expected[0], strict=True)
+        (str(probe), allowed)
+        for probe, allowed in zip(case.script.steps[0].probes, case.expected[0].probes, strict=True)
     ]
     assert asked == [
         ("shop/web -> shop/db TCP/80 IPv4", True),
@@ -124,7 +125,7 @@ def test_deleting_a_namespace_deletes_what_is_in_it_first(tmp_path: Path) -> Non
             "say: first",
             "apply: [{apiVersion: v1, kind: Pod, metadata: {name: x}}]",
             "8:30",
-            "pods go under the fields of that name",
+            "services go under the fields of that name",
             id="pod-manifest",
         ),
         pytest.param(
@@ -215,6 +216,14 @@ class Contrary:
     def verdicts(self, probes: Sequence[Probe]) -> list[bool]:
         """Deny."""
         return [False for _ in probes]
+
+    def open(self, connections: Sequence[Connection]) -> list[bool]:
+        """Open none."""
+        return [False for _ in connections]
+
+    def established(self, connections: Sequence[Connection]) -> list[Fate]:
+        """Say what no case expects."""
+        return [Fate.ONE_WAY for _ in connections]
 
     def close(self) -> None:
         """Remember."""

@@ -22,7 +22,8 @@ ELSEWHERE = {20, 21, 30, 31, 32, 38, 39}
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_engine_gives_the_expected_verdicts(path: Path, name: str) -> None:
     """An engine's verdicts are those of the case, probe by probe, after every step."""
-    differences = run(load(path), engine(name))
+    case = load(path)
+    differences = run(case, engine(name, case.script.settings))
 
     assert differences == [], "\n".join(map(str, differences))
 

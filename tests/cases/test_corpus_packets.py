@@ -24,7 +24,8 @@ BRIDGED = ("np-00-both-halves", "np-18-every-address-of-a-pod-counts", "np-34-pr
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_kernel_gives_the_expected_verdicts(path: Path, name: str) -> None:
     """What the packets meet is what the case expects, probe by probe, after every step; and nothing stays behind."""
-    differences = run(load(path), Packets(name))
+    case = load(path)
+    differences = run(case, Packets(name, settings=case.script.settings))
 
     assert differences == [], "\n".join(map(str, differences))
     assert not netns.listing("rf-case")
@@ -37,4 +38,6 @@ def test_bridged_pods_are_judged_alike(path: Path, name: str) -> None:
     plugins: tuple[NetworkPlugin, ...] = get_args(NetworkPlugin)
     assert "kubenet" in plugins
 
-    assert run(load(path), Packets(name, "kubenet")) == []
+    case = load(path)
+
+    assert run(case, Packets(name, "kubenet", case.script.settings)) == []

@@ -2,7 +2,8 @@
 """Addresses of a case's nodes and pods: as in an AKS cluster with routed pods, and the same at every run.
 
 Node ``i`` (from 0) has ``10.224.i.4`` and ``fd00:10:224:i::4``; its pods get the next ones of the same blocks, in the
-order in which the case first names them. Nothing is given back, so an address is used twice only if the case says so.
+order in which the case first names them. Services get 10.0.0.10 and fd00:10::a, and so on. Nothing is given back, so an
+address is used twice only if the case says so.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ FIRST_NODES = 250
 _NODE_HOST = 4
 _FIRST_POD = 5
 _LAST_POD = 254
+_FIRST_SERVICE = 10
 
 
 class Addressing:
@@ -21,6 +23,7 @@ class Addressing:
     def __init__(self) -> None:
         self._nodes: dict[str, int] = {}
         self._used: dict[str, int] = {}
+        self._services = _FIRST_SERVICE
 
     def node(self, name: str) -> tuple[str, ...]:
         """Return the addresses of a node, v4 first; raises ``ValueError`` for more nodes than there are blocks."""
@@ -36,6 +39,12 @@ class Addressing:
             raise ValueError(f"more than {_LAST_POD - _FIRST_POD + 1} pods on {node}: give addresses")
         self._used[node] = host + 1
         return _pair(self._nodes[node], host)
+
+    def next_service(self) -> tuple[str, ...]:
+        """Return the next free addresses for a Service, v4 first."""
+        number = self._services
+        self._services += 1
+        return str(IPv4Address("10.0.0.0") + number), str(IPv6Address("fd00:10::") + number)
 
 
 def _pair(index: int, host: int) -> tuple[str, str]:

@@ -1,46 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A case made into a script: API objects with identities and addresses, probes between addresses, and what to expect.
+"""A case made into a script: what happens, what is asked between which addresses, and what to expect.
 
-Everything is deterministic: the n-th pod of a case has the same uid, address and creation time at every run. What a
-manifest under ``apply`` means is not looked at here: engines get it as written.
+The objects are ``world``'s. Here names of ends become addresses, Services are looked through (``translation``), and
+whatever cannot be asked is refused with the place where it stands.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ringfence.cases import objects
-from ringfence.cases.addressing import Addressing
-from ringfence.cases.format import Case, NodeSpec, PodSpec, Source, StepSpec, decode
-from ringfence.cases.script import (
-    Event,
-    EventType,
-    ObjectKey,
-    Probe,
-    Script,
-    ScriptStep,
-    Spot,
-    complaint_about,
-    object_key,
-)
-from ringfence.cases.tables import BadExpectation, Cell, cells
-from ringfence.errors import InvalidObject
+from ringfence.cases.format import Case, Expectation, SettingsSpec, Source, StepSpec, decode
+from ringfence.cases.reference import Reference
+from ringfence.cases.script import Asks, Connection, Event, EventType, Fate, Probe, Script, ScriptStep, Spot, Way
+from ringfence.cases.tables import BadExpectation, Cell, Traffic, cells, parse_traffic
+from ringfence.cases.translation import Translation, Untranslatable
+from ringfence.cases.world import World
+from ringfence.model.ports import Protocol
+from ringfence.model.settings import Established, NodeProbes, OwnNodeEgress, Settings
 
-_CLUSTER_KINDS = ("Namespace", "Node", "Pod")
+_CONVERSING = (Protocol.TCP, Protocol.UDP)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a step expects: ``probes[n]`` and ``fates[n]`` answer the step's probes and established connections."""
+
+    say: str
+    probes: tuple[bool, ...]
+    fates: tuple[Fate, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A case ready to run: ``expected[step][probe]`` answers ``script.steps[step].probes[probe]``."""
+    """A case ready to run: ``expected[n]`` answers ``script.steps[n]``."""
 
     shows: str
     script: Script
-    says: tuple[str, ...]
-    expected: tuple[tuple[bool, ...], ...]
+    expected: tuple[Expected, ...]
+
+    @property
+    def count(self) -> int:
+        """How many answers the case compares."""
+        asked = (len(step.opens) + len(step.established) + len(step.probes) for step in self.script.steps)
+        return sum(asked)
 
 
 def load(path: Path) -> Loaded:
@@ -51,165 +57,140 @@ def load(path: Path) -> Loaded:
 
 def build(case: Case, source: Source, *, name: str) -> Loaded:
     """Resolve a case. ``source`` is asked where a field stands, for complaints."""
-    world = _World(source)
+    world = World(source)
+    questions = _Questions(source, world, _settings(case.settings))
     first = [
         *world.nodes(case.cluster.nodes, "cluster.nodes"),
         *world.namespaces(case.cluster.namespaces),
         *world.pods(case.cluster.pods, "cluster.pods"),
+        *world.services(case.cluster.services, "cluster.services"),
     ]
     steps: list[ScriptStep] = []
-    expected: list[tuple[bool, ...]] = []
+    expected: list[Expected] = []
     for index, step in enumerate(case.steps):
         path = f"steps[{index}]"
-        events = [*first, *world.step(step, path)]
+        events = (*first, *world.step(step, path))
         first = []
-        asked = list(world.probes(step, path))
-        steps.append(ScriptStep(tuple(events), tuple(probe for probe, _ in asked)))
-        expected.append(tuple(allowed for _, allowed in asked))
-    return Loaded(case.shows, Script(name, tuple(steps)), tuple(step.say for step in case.steps), tuple(expected))
+        questions.moment()
+        opens = tuple(questions.opens(step, path))
+        fates = list(questions.established(step, path))
+        asked = list(questions.probes(step, path))
+        established = tuple(connection for connection, _ in fates)
+        steps.append(ScriptStep(events, tuple(probe for probe, _ in asked), opens, established))
+        expected.append(Expected(step.say, tuple(a for _, a in asked), tuple(fate for _, fate in fates)))
+    return Loaded(case.shows, Script(name, tuple(steps), questions.settings), tuple(expected))
 
 
-class _World:
-    """The objects that exist so far, while a case is walked through."""
+def _settings(spec: SettingsSpec) -> Settings:
+    return Settings(
+        NodeProbes(spec.nodeProbes), OwnNodeEgress(spec.ownNodeEgress), Established(spec.establishedConnections)
+    )
 
-    def __init__(self, source: Source) -> None:
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A named connection in each family, and who held its ends when it was opened."""
+
+    connections: tuple[Connection, ...]
+    holders: tuple[tuple[str, str | None], ...]
+
+
+class _Questions:
+    """What the steps of a case ask, resolved in the world as it is when they ask."""
+
+    def __init__(self, source: Source, world: World, settings: Settings) -> None:
+        self.settings = settings
         self._source = source
-        self._addressing = Addressing()
-        self._objects: dict[ObjectKey, Mapping[str, Any]] = {}
-        self._serial = 0
-        self._next_node = 0
+        self._world = world
+        self._connections: dict[str, _Opened] = {}
+        self._translation = Translation([])
+        self._oracle: Reference | None = None
 
-    def _error(self, path: str, message: str) -> InvalidObject:
-        return self._source.error(path, message)
+    def moment(self) -> None:
+        """Take note that the world has changed."""
+        self._translation = Translation(self._world.all())
+        self._oracle = None
 
-    def step(self, step: StepSpec, path: str) -> Iterator[Event]:
-        """Carry out a step's changes, in the order of its fields."""
-        yield from self.nodes(step.nodes, f"{path}.nodes")
-        yield from self.namespaces(step.namespaces)
-        yield from self.pods(step.pods, f"{path}.pods")
-        for name, labels in step.label.items():
-            yield self._label(name, labels, f"{path}.label.{name}")
-        for index, manifest in enumerate(step.apply):
-            yield self._apply(manifest, f"{path}.apply[{index}]")
-        for index, reference in enumerate(step.delete):
-            yield from self._delete(reference, f"{path}.delete[{index}]")
-
-    def _put(self, obj: Mapping[str, Any]) -> Event:
-        self._objects[object_key(obj)] = obj
-        return Event(EventType.APPLY, obj)
-
-    def nodes(self, nodes: Mapping[str, NodeSpec], path: str) -> Iterator[Event]:
-        """Add or replace nodes."""
-        for name, spec in nodes.items():
+    def opens(self, step: StepSpec, path: str) -> Iterator[Connection]:
+        """Return the connections that a step opens, in every family that both ends have."""
+        for name, spec in step.connections.items():
+            here = f"{path}.connections.{name}"
+            if name in self._connections:
+                raise self._source.error(here, f"connection {name} is open already: take another name")
             try:
-                # Asked for even where the case gives addresses: the node's pods get theirs from the same block.
-                assigned = self._addressing.node(name)
-            except ValueError as error:
-                raise self._error(f"{path}.{name}", str(error)) from None
-            addresses = assigned if spec.addresses is None else spec.addresses
-            self._parse_addresses(addresses, f"{path}.{name}.addresses")
-            yield self._put(objects.node(name, spec, addresses))
+                cell = Cell(spec.source, spec.to, _conversation(spec.traffic), spec.family, allowed=True)
+                found = tuple(Connection(name, probe) for probe, _ in self._cell_probes(cell, Asks.CONNECTION))
+            except BadExpectation as error:
+                raise self._source.error(f"{here}.{error.field}".rstrip("."), str(error)) from None
+            self._connections[name] = _Opened(found, self._holders(spec.source, spec.to))
+            yield from found
 
-    def namespaces(self, namespaces: Mapping[str, Mapping[str, str]]) -> Iterator[Event]:
-        """Add or replace namespaces, with the label that the API server gives to each."""
-        for name, labels in namespaces.items():
-            yield self._put(objects.namespace(name, labels))
+    def established(self, step: StepSpec, path: str) -> Iterator[tuple[Connection, Fate]]:
+        """Return the open connections that a step asks for, and what must have become of each."""
+        for name, word in step.established.items():
+            if name not in self._connections:
+                raise self._source.error(f"{path}.established.{name}", f"no connection {name} has been opened")
+            opened = self._connections[name]
+            if self._holders(*(end for end, _ in opened.holders)) != opened.holders:
+                raise self._source.error(f"{path}.established.{name}", f"a pod of connection {name} is gone")
+            yield from ((connection, Fate(word)) for connection in opened.connections)
 
-    def pods(self, pods: Mapping[str, PodSpec], path: str) -> Iterator[Event]:
-        """Add or replace pods."""
-        for name, spec in pods.items():
-            here = f"{path}.{name}"
-            namespace, slash, pod = name.partition("/")
-            if not slash or not namespace or not pod:
-                raise self._error(here, "a pod is named namespace/name")
-            old = self._objects.get(("Pod", namespace, pod))
-            node = self._place(spec, old, here)
-            addresses = self._pod_addresses(spec, old, node, here)
-            self._parse_addresses(addresses, f"{here}.addresses")
-            if old is None:
-                self._serial += 1
-            identity = objects.identity(namespace, pod, self._serial) if old is None else objects.identity_of(old)
-            yield self._put(objects.pod(namespace, pod, spec, node=node, addresses=addresses, identity=identity))
-
-    def _place(self, spec: PodSpec, old: Mapping[str, Any] | None, here: str) -> str:
-        nodes = [key[2] for key in self._objects if key[0] == "Node"]
-        if spec.node is not None:
-            if spec.node not in nodes:
-                raise self._error(f"{here}.node", f"no such node: {spec.node}")
-            return spec.node
-        if old is not None:
-            return str(old["spec"]["nodeName"])
-        if not nodes:
-            raise self._error(here, "the cluster has no node to run it")
-        self._next_node += 1
-        return nodes[(self._next_node - 1) % len(nodes)]
-
-    def _pod_addresses(self, spec: PodSpec, old: Mapping[str, Any] | None, node: str, here: str) -> tuple[str, ...]:
-        if spec.addresses is not None:
-            return spec.addresses
-        if spec.hostNetwork:
-            return tuple(a["address"] for a in self._objects["Node", "", node]["status"]["addresses"])
-        if old is not None:
-            return tuple(entry["ip"] for entry in old["status"].get("podIPs", ()))
-        try:
-            return self._addressing.next_pod(node)
-        except ValueError as error:
-            raise self._error(here, str(error)) from None
-
-    def _parse_addresses(self, addresses: Iterable[str], path: str) -> None:
-        for index, address in enumerate(addresses):
-            try:
-                ipaddress.ip_address(address)
-            except ValueError as error:
-                raise self._error(f"{path}[{index}]", str(error)) from None
-
-    def _label(self, name: str, labels: Mapping[str, str | None], path: str) -> Event:
-        namespace, slash, pod = name.partition("/")
-        key = ("Pod", namespace, pod) if slash else ("Namespace", "", name)
-        obj = self._objects.get(key)
-        if obj is None:
-            raise self._error(path, f"no such {key[0].lower()}: {name}")
-        merged = {**obj["metadata"]["labels"], **labels}
-        kept = {label: value for label, value in merged.items() if value is not None}
-        return self._put({**obj, "metadata": {**obj["metadata"], "labels": kept}})
-
-    def _apply(self, manifest: Mapping[str, Any], path: str) -> Event:
-        complaint = complaint_about(manifest)
-        if complaint is not None:
-            raise self._error(path, complaint)
-        if manifest["kind"] in _CLUSTER_KINDS:
-            raise self._error(f"{path}.kind", "namespaces, nodes and pods go under the fields of that name")
-        return self._put(manifest)
-
-    def _delete(self, reference: str, path: str) -> Iterator[Event]:
-        kind, _, name = reference.partition(" ")
-        namespace, _, rest = name.rpartition("/")
-        key = (kind, namespace, rest)
-        if key not in self._objects:
-            raise self._error(path, f"no such object: {reference} (write Kind namespace/name)")
-        # A namespace goes with all that is in it, and last.
-        inside = [other for other in self._objects if kind == "Namespace" and other[1] == name]
-        for gone in (*inside, key):
-            yield Event(EventType.DELETE, self._objects.pop(gone))
+    def _holders(self, *ends: str) -> tuple[tuple[str, str | None], ...]:
+        """Return who holds each end of a connection: the pods' uids, None for what is no pod."""
+        pods = [self._world.get("Pod", *end.split("/", 1)) if end.count("/") == 1 else None for end in ends]
+        return tuple(
+            (end, None if pod is None else str(pod["metadata"]["uid"])) for end, pod in zip(ends, pods, strict=True)
+        )
 
     def probes(self, step: StepSpec, path: str) -> Iterator[tuple[Probe, bool]]:
         """Return a step's probes and whether each must be allowed, in every family that both ends have."""
         for index, expectation in enumerate(step.expect):
             here = f"{path}.expect[{index}]"
             try:
+                asks = _asks(expectation)
                 for cell in cells(expectation):
-                    yield from self._cell_probes(cell)
+                    yield from self._cell_probes(cell, asks)
             except BadExpectation as error:
-                raise self._error(f"{here}.{error.field}".rstrip("."), str(error)) from None
+                raise self._source.error(f"{here}.{error.field}".rstrip("."), str(error)) from None
 
-    def _cell_probes(self, cell: Cell) -> Iterator[tuple[Probe, bool]]:
+    def _cell_probes(self, cell: Cell, asks: Asks) -> Iterator[tuple[Probe, bool]]:
+        if _is_service(cell.source):
+            raise BadExpectation("", f"{cell.source}: connections come from pods, nodes and addresses")
         sources, destinations = self._end(cell.source), self._end(cell.destination)
         families = sorted(sources.keys() & destinations.keys() & ({cell.family} if cell.family else {4, 6}))
         if not families:
             raise BadExpectation("", f"{cell.source} and {cell.destination} share no address family")
         for version in families:
             traffic = cell.traffic.in_family(version)
-            yield Probe(sources[version], destinations[version], traffic.protocol, traffic.port), cell.allowed
+            probe = Probe(sources[version], destinations[version], traffic.protocol, traffic.port, asks)
+            yield self._translated(probe), cell.allowed
+
+    def _translated(self, probe: Probe) -> Probe:
+        """Return a probe with what Services make of it; refuse what cannot be asked, or has no one answer."""
+        try:
+            through = self._translation.ways(probe.flow)
+        except Untranslatable as error:
+            raise BadExpectation("", str(error)) from None
+        if through is None and _is_service(str(probe.destination)):
+            port = "" if probe.port is None else f"/{probe.port}"
+            raise BadExpectation("", f"{probe.destination} has no port {probe.protocol.value}{port}")
+        translated = replace(probe, through=through)
+        ways = translated.ways
+        if probe.asks is not Asks.CONNECTION and not _leaves_for_one_place(probe, ways):
+            raise BadExpectation("error", "errors are about connections to one pod, node or address, and not to itself")
+        if len(ways) > 1 and len({self._judged(probe=translated, number=n) for n in range(len(ways))}) > 1:
+            places = ", ".join(f"{way.incoming.destination} port {way.incoming.port}" for way in ways)
+            raise BadExpectation(
+                "",
+                f"{probe} has no one verdict: some of the pods that it may be sent to allow it, some do not ({places})",
+            )
+        return translated
+
+    def _judged(self, *, probe: Probe, number: int) -> bool:
+        if self._oracle is None:
+            self._oracle = Reference(self.settings)
+            self._oracle.change([Event(EventType.APPLY, obj) for obj in self._world.all()])
+        return self._oracle.passes(probe.ways[number])
 
     def _end(self, name: str) -> dict[int, Spot]:
         """Return an end's address in each family that it has."""
@@ -218,14 +199,54 @@ class _World:
             try:
                 return {ipaddress.ip_address(name).version: Spot(ipaddress.ip_address(name))}
             except ValueError:
-                raise BadExpectation("", f"{name!r} is no namespace/pod, node/NAME or address") from None
-        is_node = prefix == "node"
-        obj = self._objects.get(("Node", "", rest) if is_node else ("Pod", prefix, rest))
+                raise BadExpectation(
+                    "", f"{name!r} is no namespace/pod, node/NAME, service/ns/name or address"
+                ) from None
+        if prefix == "node":
+            return _spots(self._found("Node", "", rest)["status"]["addresses"], key="address", name=name)
+        if _is_service(name):
+            namespace, _, service = rest.partition("/")
+            addresses = self._found("Service", namespace, service)["spec"]["clusterIPs"]
+            return _spots([{"ip": address} for address in addresses], key="ip", name=name)
+        return _spots(self._found("Pod", prefix, rest)["status"].get("podIPs", ()), key="ip", pod=name)
+
+    def _found(self, kind: str, namespace: str, name: str) -> Any:
+        obj = self._world.get(kind, namespace, name)
         if obj is None:
-            raise BadExpectation("", f"no such {'node' if is_node else 'pod'}: {rest if is_node else name}")
-        status = obj["status"]
-        found = [a["address"] for a in status["addresses"]] if is_node else [a["ip"] for a in status.get("podIPs", ())]
-        spots: dict[int, Spot] = {}
-        for address in map(ipaddress.ip_address, found):
-            spots.setdefault(address.version, Spot(address, None if is_node else name))
-        return spots
+            raise BadExpectation("", f"no such {kind.lower()}: {f'{namespace}/' if namespace else ''}{name}")
+        return obj
+
+
+def _asks(expectation: Expectation) -> Asks:
+    if expectation.error is None:
+        return Asks.CONNECTION
+    for word in (expectation.traffic,) if isinstance(expectation.traffic, str) else expectation.traffic:
+        _conversation(word)
+    return Asks(expectation.error)
+
+
+def _conversation(text: str) -> Traffic:
+    """Read the traffic of a connection that stays open, or that an error is about."""
+    try:
+        traffic = parse_traffic(text)
+    except ValueError as error:
+        raise BadExpectation("traffic", str(error)) from None
+    if traffic.protocol not in _CONVERSING:
+        raise BadExpectation("traffic", f"an open connection is TCP or UDP, not {traffic.protocol.value}")
+    return traffic
+
+
+def _leaves_for_one_place(probe: Probe, ways: tuple[Way, ...]) -> bool:
+    """Tell whether a router may see a probe's packets, as they were sent but for the destination."""
+    return len(ways) == 1 and ways[0].outgoing == ways[0].incoming and str(probe.source) != str(probe.destination)
+
+
+def _is_service(name: str) -> bool:
+    return name.startswith("service/") and name.count("/") == 2
+
+
+def _spots(found: Iterable[Mapping[str, str]], *, key: str, name: str = "", pod: str | None = None) -> dict[int, Spot]:
+    spots: dict[int, Spot] = {}
+    for address in (ipaddress.ip_address(entry[key]) for entry in found):
+        spots.setdefault(address.version, Spot(address, pod, name))
+    return spots

@@ -8,6 +8,7 @@ from typing import cast
 
 from ringfence.cases.script import Engine
 from ringfence.errors import UsageError
+from ringfence.model.settings import DEFAULTS, Settings
 
 _ENGINES = {
     "reference": "ringfence.cases.reference:Reference",
@@ -17,10 +18,10 @@ _ENGINES = {
 NAMES = tuple(sorted(_ENGINES))
 
 
-def engine(name: str) -> Engine:
+def engine(name: str, settings: Settings = DEFAULTS) -> Engine:
     """Return a new engine, in an empty cluster; raises ``UsageError`` for a name that is none."""
     place = _ENGINES.get(name)
     if place is None:
         raise UsageError(f"no engine {name!r}: one of {', '.join(NAMES)}")
     module, _, attribute = place.partition(":")
-    return cast("Engine", getattr(importlib.import_module(module), attribute)())
+    return cast("Engine", getattr(importlib.import_module(module), attribute)(settings))

@@ -36,6 +36,7 @@ from ringfence.apis.yamltext import Unreadable, documents
 from ringfence.errors import FieldError, InvalidObject
 
 Verdict = Literal["allow", "deny"]
+Error = Literal["too-big", "forged-too-big"]
 
 
 class PortSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +50,7 @@ class PortSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PodSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A pod. Without ``node`` pods go to the nodes in turn; without ``addresses`` each gets one of each family from
     its node's block, ``[]`` leaves it without; ``sidecarPorts`` are those of an init container that keeps running.
+    Services send to pods that are ``ready`` only.
     """
 
     labels: dict[str, str] = {}
@@ -58,6 +60,7 @@ class PodSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     addresses: tuple[str, ...] | None = None
     hostNetwork: bool = False  # noqa: N815 - the API's spelling
     phase: Literal["Pending", "Running", "Succeeded", "Failed", "Unknown"] = "Running"
+    ready: bool = True
     terminating: bool = False
 
 
@@ -68,13 +71,46 @@ class NodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     addresses: tuple[str, ...] | None = None
 
 
+class ServicePortSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A port of a Service, with the fields of v1 ServicePort; without ``targetPort`` it is ``port`` on the pods too."""
+
+    port: int
+    name: str | None = None
+    protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
+    targetPort: int | str | None = None  # noqa: N815 - the API's spelling
+    nodePort: int | None = None  # noqa: N815 - the API's spelling
+
+
+class ServiceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A Service; without ``clusterIPs`` it gets one of each family."""
+
+    selector: dict[str, str]
+    ports: tuple[ServicePortSpec, ...]
+    type: Literal["ClusterIP", "NodePort"] = "ClusterIP"
+    clusterIPs: tuple[str, ...] | None = None  # noqa: N815 - the API's spelling
+    externalTrafficPolicy: Literal["Cluster", "Local"] = "Cluster"  # noqa: N815 - the API's spelling
+
+
+class ConnectionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"source": "from"}):
+    """A connection to open and to keep open, in each family that both ends have (or only in ``family``)."""
+
+    source: str
+    to: str
+    traffic: str
+    family: Literal[4, 6] | None = None
+
+
 class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"source": "from"}):
     """A table, or ``from``, ``to`` and ``verdict``; of each ``traffic`` (``TCP/80``, ``ICMP``), in each family that
     both ends have (or only in ``family``).
+
+    With ``error`` it is not the connection that is asked for. ``too-big``: does a router's path-MTU error about the
+    connection reach ``from``? ``forged-too-big``: does one about a connection between them that nobody opened?
     """
 
     traffic: str | tuple[str, ...]
     family: Literal[4, 6] | None = None
+    error: Error | None = None
     table: str | None = None
     source: str | None = None
     to: str | None = None
@@ -84,18 +120,23 @@ class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
 class StepSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Changes, taken in the order of the fields, and what must hold after them.
 
-    ``namespaces`` and ``pods`` add or replace (a pod keeps its identity, and the addresses it has, until deleted);
-    ``label`` merges into the labels of a pod (``namespace/name``) or a namespace (``name``), null takes one away;
-    ``apply`` takes manifests of policies; ``delete`` names objects as ``Kind namespace/name``.
+    ``namespaces``, ``pods`` and ``services`` add or replace (a pod keeps its identity, and the addresses it has, until
+    deleted; a Service its addresses); ``label`` merges into the labels of a pod (``namespace/name``) or a namespace
+    (``name``), null takes one away; ``apply`` takes manifests of policies; ``delete`` names objects as
+    ``Kind namespace/name``. ``connections`` opens connections, which must be possible; ``established`` says what has
+    become of those of this step and of earlier ones.
     """
 
     say: str = ""
     nodes: dict[str, NodeSpec] = {}
     namespaces: dict[str, dict[str, str]] = {}
     pods: dict[str, PodSpec] = {}
+    services: dict[str, ServiceSpec] = {}
     label: dict[str, dict[str, str | None]] = {}
     apply: tuple[dict[str, Any], ...] = ()
     delete: tuple[str, ...] = ()
+    connections: dict[str, ConnectionSpec] = {}
+    established: dict[str, Literal["alive", "cut"]] = {}
     expect: tuple[Expectation, ...] = ()
 
 
@@ -109,6 +150,15 @@ class ClusterSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     namespaces: dict[str, dict[str, str]] = {}
     nodes: dict[str, NodeSpec] = msgspec.field(default_factory=_two_nodes)
     pods: dict[str, PodSpec] = {}
+    services: dict[str, ServiceSpec] = {}
+
+
+class SettingsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an operator may choose about the meaning of policies (``model.settings``)."""
+
+    nodeProbes: Literal["allow", "deny"] = "allow"  # noqa: N815 - written beside the API's camelCase
+    ownNodeEgress: Literal["policy", "allow"] = "policy"  # noqa: N815 - same
+    establishedConnections: Literal["cut", "keep"] = "cut"  # noqa: N815 - same
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,6 +167,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shows: str
     cluster: ClusterSpec
     steps: tuple[StepSpec, ...]
+    settings: SettingsSpec = SettingsSpec()
 
 
 class Source:

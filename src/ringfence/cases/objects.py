@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ringfence.cases.format import NodeSpec, PodSpec, PortSpec
+from ringfence.cases.format import NodeSpec, PodSpec, PortSpec, ServicePortSpec, ServiceSpec
 
 _EPOCH = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
 
@@ -54,10 +54,38 @@ def pod(
     if spec.sidecarPorts:
         sidecar = {"name": "sidecar", "image": "sidecar", "restartPolicy": "Always"}
         pod_spec["initContainers"] = [{**sidecar, "ports": _ports(spec.sidecarPorts)}]
-    status: dict[str, Any] = {"phase": spec.phase}
+    ready = spec.ready and spec.phase == "Running"
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    status: dict[str, Any] = {"phase": spec.phase, "conditions": conditions}
     if addresses:
         status |= {"podIP": addresses[0], "podIPs": [{"ip": address} for address in addresses]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": pod_spec, "status": status}
+
+
+def service(namespace: str, name: str, spec: ServiceSpec, cluster_ips: Sequence[str]) -> dict[str, Any]:
+    """Return a v1 Service."""
+    service_spec: dict[str, Any] = {
+        "type": spec.type,
+        "selector": dict(spec.selector),
+        "clusterIP": cluster_ips[0],
+        "clusterIPs": list(cluster_ips),
+        "ipFamilies": ["IPv6" if ":" in address else "IPv4" for address in cluster_ips],
+        "ports": [_service_port(port) for port in spec.ports],
+    }
+    if spec.type == "NodePort":
+        service_spec["externalTrafficPolicy"] = spec.externalTrafficPolicy
+    meta = {"name": name, "namespace": namespace, "uid": f"service-{namespace}-{name}"}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": service_spec}
+
+
+def _service_port(port: ServicePortSpec) -> dict[str, Any]:
+    target = port.port if port.targetPort is None else port.targetPort
+    made: dict[str, Any] = {"port": port.port, "protocol": port.protocol, "targetPort": target}
+    if port.name is not None:
+        made["name"] = port.name
+    if port.nodePort is not None:
+        made["nodePort"] = port.nodePort
+    return made
 
 
 def _ports(ports: Iterable[PortSpec]) -> list[dict[str, Any]]:

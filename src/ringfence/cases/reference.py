@@ -6,16 +6,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ringfence.apis.manifests import cluster_from_objects
-from ringfence.cases.script import Event, Objects, Probe
+from ringfence.cases.script import Event, Objects, Way
+from ringfence.cases.withoutpackets import WithoutPackets
+from ringfence.model.addresses import Address
 from ringfence.model.cluster import Cluster
-from ringfence.model.policy import PolicySet
-from ringfence.semantics.evaluate import evaluate
+from ringfence.model.policy import Direction, PolicySet
+from ringfence.model.settings import DEFAULTS, Settings
+from ringfence.semantics.evaluate import isolating, judge_half
 
 
-class Reference:
+class Reference(WithoutPackets):
     """The oracle: each probe judged by the literal meaning of the policies."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings = DEFAULTS) -> None:
+        super().__init__(settings)
         self._objects = Objects()
         self.cluster = Cluster()
         self.policies = PolicySet()
@@ -25,9 +29,16 @@ class Reference:
         self._objects.change(events)
         self.cluster, self.policies, _ = cluster_from_objects(self._objects.all())
 
-    def verdicts(self, probes: Sequence[Probe]) -> list[bool]:
-        """Tell for each probe whether it is allowed."""
-        return [evaluate(probe.flow, self.cluster, self.policies).allowed for probe in probes]
+    def passes(self, way: Way) -> bool:
+        """Tell whether both halves of a connection are allowed, each as its own end sees the connection."""
+        asked = ((way.outgoing, Direction.EGRESS), (way.incoming, Direction.INGRESS))
+        return all(
+            judge_half(flow, direction, self.cluster, self.policies, self.settings).allowed for flow, direction in asked
+        )
 
-    def close(self) -> None:
-        """Hold nothing, give nothing back."""
+    def isolates(self, address: Address) -> bool:
+        """Tell whether some policy isolates the pod at an address."""
+        pod = self.cluster.endpoint_at(address)
+        return pod is not None and any(
+            isolating(pod, direction, self.cluster, self.policies) for direction in Direction
+        )

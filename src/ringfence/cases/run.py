@@ -3,48 +3,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ringfence.cases.build import Loaded
-from ringfence.cases.script import Engine, Probe, Script
+from ringfence.cases.build import Expected, Loaded
+from ringfence.cases.script import Connection, Engine, Fate, Probe, Script, ScriptStep
+
+_VERDICTS = ("deny", "allow")
+_OPENING = ("not opened", "opened")
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What an engine said in one step, in the order of the step's questions."""
+
+    opened: tuple[bool, ...]
+    fates: tuple[Fate, ...]
+    probes: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One probe whose verdict is not the expected one; ``step`` counts from 0."""
+    """One question whose answer is not the expected one; ``step`` counts from 0, ``expected`` and ``got`` are words.
+
+    ``connection`` is the connection that was asked for, None where ``probe`` was a new one.
+    """
 
     step: int
     say: str
     probe: Probe
-    expected: bool
+    expected: str
+    got: str
+    connection: Connection | None = None
 
     def __str__(self) -> str:
-        words = ("deny", "allow")
         after = f" ({self.say})" if self.say else ""
-        expected, got = words[self.expected], words[not self.expected]
-        return f"step {self.step + 1}{after}: {self.probe}: expected {expected}, got {got}"
+        what = self.probe if self.connection is None else f"connection {self.connection}"
+        return f"step {self.step + 1}{after}: {what}: expected {self.expected}, got {self.got}"
 
 
-def verdicts(script: Script, engine: Engine) -> list[list[bool]]:
-    """Run a script to its end: for each step, a verdict for each probe. The engine is closed, whatever happens."""
+def answers(script: Script, engine: Engine) -> Iterator[Answers]:
+    """Run a script, step by step. The engine is closed at the end, and when the iterator is closed."""
     try:
-        answers = []
         for step in script.steps:
             engine.change(step.events)
-            answer = engine.verdicts(step.probes)
-            assert len(answer) == len(step.probes), "an engine answers every probe"
-            answers.append(answer)
-        return answers
+            opened = tuple(engine.open(step.opens)) if step.opens else ()
+            fates = tuple(engine.established(step.established)) if step.established else ()
+            probes = tuple(engine.verdicts(step.probes)) if step.probes else ()
+            given = (len(opened), len(fates), len(probes))
+            assert given == (len(step.opens), len(step.established), len(step.probes)), "an engine answers everything"
+            yield Answers(opened, fates, probes)
     finally:
         engine.close()
 
 
+def verdicts(script: Script, engine: Engine) -> list[list[bool]]:
+    """Run a script to its end: for each step, a verdict for each probe."""
+    return [list(step.probes) for step in answers(script, engine)]
+
+
 def run(case: Loaded, engine: Engine) -> list[Difference]:
     """Run a case; no differences means that the engine did what the case expects."""
-    answers = verdicts(case.script, engine)
-    return [
-        Difference(index, case.says[index], probe, expected)
-        for index, step in enumerate(case.script.steps)
-        for probe, expected, got in zip(step.probes, case.expected[index], answers[index], strict=True)
-        if got is not expected
-    ]
+    return [difference for step in run_steps(case, engine) for difference in step]
+
+
+def run_steps(case: Loaded, engine: Engine) -> Iterator[list[Difference]]:
+    """Run a case and return what differs after each step."""
+    for index, given in enumerate(answers(case.script, engine)):
+        yield list(_compare(index, case.script.steps[index], case.expected[index], given))
+
+
+def _compare(index: int, step: ScriptStep, expected: Expected, given: Answers) -> Iterator[Difference]:
+    for connection, opened in zip(step.opens, given.opened, strict=True):
+        if not opened:
+            yield Difference(index, expected.say, connection.probe, _OPENING[True], _OPENING[False], connection)
+    for connection, wanted, fate in zip(step.established, expected.fates, given.fates, strict=True):
+        if fate is not wanted:
+            yield Difference(index, expected.say, connection.probe, wanted.value, fate.value, connection)
+    for probe, allowed, got in zip(step.probes, expected.probes, given.probes, strict=True):
+        if got is not allowed:
+            yield Difference(index, expected.say, probe, _VERDICTS[allowed], _VERDICTS[got])

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ringfence.model.addresses import Address
 from ringfence.model.flow import Flow
 from ringfence.model.ports import Protocol as Traffic
+from ringfence.model.settings import DEFAULTS, Settings
 
 ObjectKey = tuple[str, str, str]
 """Kind, namespace (empty for cluster-wide kinds) and name of an object."""
@@ -37,48 +38,108 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """An end of a probe: an address, and the pod meant (``namespace/name``), None for other addresses."""
+    """An end of a probe: an address, the pod meant (``namespace/name``; None for other addresses), and what people
+    call it (empty: the pod, or the address).
+    """
 
     address: Address
     pod: str | None = None
+    name: str = ""
 
     def __str__(self) -> str:
-        return str(self.address) if self.pod is None else self.pod
+        return self.name or (str(self.address) if self.pod is None else self.pod)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way that a connection may take through a Service: its flow as policy at its source sees it, and as policy at
+    its destination does. They differ where a node on the way puts its own address in (SEMANTICS 31, 32).
+    """
+
+    outgoing: Flow
+    incoming: Flow
+
+
+class Asks(enum.Enum):
+    """What a probe wants to know: does a connection pass, does a path-MTU error ("packet too big") about that
+    connection reach its source, or one about a connection that nobody opened (SEMANTICS 20)?
+    """
+
+    CONNECTION = "connection"
+    TOO_BIG = "too-big"
+    FORGED = "forged-too-big"
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A new connection to try. Kernel engines send it from ``source.pod``; where that is None, from the address."""
+    """A new connection to try. Kernel engines send it from ``source.pod``; where that is None, from the address.
+
+    ``through`` are the ways that it may take if the destination is a Service's (none at all: it leads nowhere); None
+    if nothing translates it.
+    """
 
     source: Spot
     destination: Spot
     protocol: Traffic
     port: int | None
+    asks: Asks = Asks.CONNECTION
+    through: tuple[Way, ...] | None = None
 
     @property
     def flow(self) -> Flow:
-        """The probe's first packet, as policy judges it."""
+        """The probe's first packet, as it is sent."""
         return Flow(self.source.address, self.destination.address, self.protocol, self.port)
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """The probe as policy judges it, after translation: all ways have the same verdict."""
+        return (Way(self.flow, self.flow),) if self.through is None else self.through
 
     def __str__(self) -> str:
         port = "" if self.port is None else f"/{self.port}"
-        return f"{self.source} -> {self.destination} {self.protocol.value}{port} IPv{self.destination.address.version}"
+        about = "" if self.asks is Asks.CONNECTION else f" {self.asks.value} error"
+        traffic = f"{self.protocol.value}{port} IPv{self.destination.address.version}"
+        return f"{self.source} -> {self.destination} {traffic}{about}"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection that is opened, by TCP or UDP, and stays open until the script's end; named by a case."""
+
+    name: str
+    probe: Probe
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.probe})"
+
+
+class Fate(enum.Enum):
+    """What became of an open connection (SEMANTICS 20, 21): data passes in both directions, in neither, or in one."""
+
+    ALIVE = "alive"
+    CUT = "cut"
+    ONE_WAY = "alive in one direction only"
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptStep:
-    """Changes, in order; then probes, all of them in the state after the last change."""
+    """Changes, in order; then connections that are opened; then questions, all of them in the state after that: does
+    data pass on ``established`` connections, and do ``probes``?
+    """
 
     events: tuple[Event, ...]
     probes: tuple[Probe, ...]
+    opens: tuple[Connection, ...] = ()
+    established: tuple[Connection, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A named sequence of steps, starting from an empty cluster."""
+    """A named sequence of steps, starting from an empty cluster, under an operator's choices."""
 
     name: str
     steps: tuple[ScriptStep, ...]
+    settings: Settings = DEFAULTS
 
 
 class Engine(Protocol):
@@ -90,6 +151,14 @@ class Engine(Protocol):
 
     def verdicts(self, probes: Sequence[Probe]) -> list[bool]:
         """Tell for each probe, in order, whether it is allowed."""
+        ...
+
+    def open(self, connections: Sequence[Connection]) -> list[bool]:
+        """Open connections and keep them open; tell for each whether that could be done."""
+        ...
+
+    def established(self, connections: Sequence[Connection]) -> list[Fate]:
+        """Tell what has become of connections that were opened."""
         ...
 
     def close(self) -> None:

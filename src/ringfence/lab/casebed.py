@@ -2,52 +2,70 @@
 """An engine for cases that sends real packets: the case's cluster as namespaces, a kernel dataplane on each node.
 
 It builds what a lab has, without API server and agents: programs are compiled from the case's objects and put in
-force directly, so that a case of any addresses runs in a fraction of a second.
+force directly, so that a case of any addresses runs in a fraction of a second. Services are the lab's own (``proxy``),
+with the endpoints that its controller would find, so that packets are translated before policy sees them.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from ringfence.apis.manifests import cluster_from_objects
 from ringfence.cases.run import verdicts
-from ringfence.cases.script import Event, Objects, Probe, Script
+from ringfence.cases.script import Asks, Connection, Event, Fate, Objects, Probe, Script
 from ringfence.compiler.compile import compile_program
 from ringfence.dataplanes.base import Dataplane
 from ringfence.dataplanes.nftables.apply import NftablesDataplane
 from ringfence.errors import UsageError
 from ringfence.host import netns
-from ringfence.lab import fabric, pinger, prober
+from ringfence.lab import fabric, icmperrors, pinger, prober
 from ringfence.lab.config import NetworkPlugin
+from ringfence.lab.controllers.actions import Create
+from ringfence.lab.controllers.endpointslices import plan as plan_slices
+from ringfence.lab.prober_conversing import Conversation, Conversations, Opening, Passing
+from ringfence.lab.proxy import ServiceProxy
 from ringfence.lab.topology import PodPlan, Topology, plan_explicit, plan_external, plan_pod
 from ringfence.model.addresses import Address, address_order
 from ringfence.model.cluster import Cluster
 from ringfence.model.policy import PolicySet
+from ringfence.model.settings import DEFAULTS, Settings
 
 ENGINES: dict[str, Callable[[], Dataplane]] = {"nftables": NftablesDataplane}
 _SERIAL = itertools.count()
+_FORGED_PORTS = (20000, 30000)  # which no connection has: they are below the kernel's own choice
+_FATES = {
+    Passing(forward=True, backward=True): Fate.ALIVE,
+    Passing(forward=False, backward=False): Fate.CUT,
+}
 
 
 def run_script(script: Script, dataplane: str, plugin: NetworkPlugin = "azure") -> list[list[bool]]:
     """Run a script with real packets and return a verdict for each probe of each step."""
-    return verdicts(script, Packets(dataplane, plugin))
+    return verdicts(script, Packets(dataplane, plugin, script.settings))
 
 
 class Packets:
     """Judges probes by sending them. Everything that it makes in the machine is gone after ``close``."""
 
-    def __init__(self, dataplane: str, plugin: NetworkPlugin = "azure") -> None:
+    def __init__(self, dataplane: str, plugin: NetworkPlugin = "azure", settings: Settings = DEFAULTS) -> None:
         self._make_dataplane = ENGINES[dataplane]
         self._plugin = plugin
+        self._settings = settings
         self._lab = f"case{os.getpid()}-{next(_SERIAL)}"
         self._objects = Objects()
         self._topology: Topology | None = None
         self._pods: dict[PodPlan, None] = {}
         self._externals: dict[Address, str] = {}
         self._nodes: dict[str, Dataplane] = {}
+        self._proxies: list[ServiceProxy] = []
+        self._translates = False
         self._prober = prober.Prober()
+        self._opener = Conversations(self._prober.answerers)
+        self._open: dict[Connection, Conversation] = {}
 
     def change(self, events: Sequence[Event]) -> None:
         """Take the changes in: pods come and go, and each node's program is put in force before new pods open."""
@@ -56,69 +74,153 @@ class Packets:
         topology = self._build_nodes(cluster)
         wanted = _pods_of(topology, cluster)
         for pod in [pod for pod in self._pods if pod not in wanted]:
-            self._prober.forget(pod.netns)
+            self._forget(pod.netns)
             fabric.remove_pod(topology, pod)
             del self._pods[pod]
         for pod in (new := [pod for pod in wanted if pod not in self._pods]):
             fabric.add_pod(topology, pod)
             self._pods[pod] = None
         self._enforce(topology, cluster, policies)
+        self._translate()
         for pod in new:
             fabric.open_pod(topology, pod)
 
     def verdicts(self, probes: Sequence[Probe]) -> list[bool]:
         """Send a first packet for each probe, and tell for each whether it got through."""
-        homes = self._homes()
-        for address in {spot.address for probe in probes for spot in (probe.source, probe.destination)} - homes.keys():
-            homes[address] = self._add_external(address)
-        for probe in probes:
-            if probe.port is not None:
-                self._prober.listen(homes[probe.destination.address], [(probe.protocol, probe.port)])
-        with_ports = {number: probe for number, probe in enumerate(probes) if probe.port is not None}
-        without = {number: probe for number, probe in enumerate(probes) if probe.port is None}
-        outcomes = self._prober.probe([_question(probe, homes) for probe in with_ports.values()])
-        passed = {number: outcome.passed for number, outcome in zip(with_ports, outcomes, strict=True)}
+        homes = self._homes(probes)
+        ported = [n for n, p in enumerate(probes) if p.port is not None and p.asks is Asks.CONNECTION]
+        plain = [n for n, p in enumerate(probes) if p.port is None]
+        errors = [n for n, p in enumerate(probes) if p.asks is not Asks.CONNECTION]
+        passed: dict[int, bool] = {}
+        for number in ported:
+            for way in probes[number].ways:
+                assert way.incoming.port is not None, "a probe with a port leads to a port"
+                self._prober.listen(homes[way.incoming.destination], [(way.incoming.protocol, way.incoming.port)])
+        outcomes = self._prober.probe([_question(probes[number], homes) for number in ported])
+        passed |= {number: outcome.passed for number, outcome in zip(ported, outcomes, strict=True)}
         pings = [
             pinger.Ping(homes[probe.source.address], probe.source.address, probe.destination.address)
-            for probe in without.values()
+            for probe in (probes[number] for number in plain)
         ]
-        passed |= zip(without, pinger.ping(pings, timeout=prober.TIMEOUT), strict=True)
+        passed |= zip(plain, pinger.ping(pings, timeout=prober.TIMEOUT), strict=True)
+        passed |= zip(errors, self._error_verdicts([probes[number] for number in errors], homes), strict=True)
         return [passed[number] for number in range(len(probes))]
+
+    def open(self, connections: Sequence[Connection]) -> list[bool]:
+        """Open connections, one after the other."""
+        homes = self._homes([connection.probe for connection in connections])
+        for connection in connections:
+            opened = self._opener.open(_opening(connection.probe, homes))
+            if opened is not None:
+                self._open[connection] = opened
+        return [connection in self._open for connection in connections]
+
+    def established(self, connections: Sequence[Connection]) -> list[Fate]:
+        """Send data both ways on open connections; those that never opened, or whose pod is gone, are cut."""
+        found = [connection for connection in connections if connection in self._open]
+        passing = self._opener.passing([self._open[connection] for connection in found])
+        fates = {c: _FATES.get(each, Fate.ONE_WAY) for c, each in zip(found, passing, strict=True)}
+        return [fates.get(connection, Fate.CUT) for connection in connections]
 
     def close(self) -> None:
         """Take everything away."""
+        for conversation in self._open.values():
+            conversation.close()
         self._prober.close()
-        self._nodes.clear()
+        self._drop_nodes()
         fabric.destroy(self._lab)
+
+    def _error_verdicts(self, probes: Sequence[Probe], homes: Mapping[Address, str]) -> list[bool]:
+        """Tell which path-MTU errors arrive; about a connection that cannot be opened there are none."""
+        if not probes:
+            return []
+        conversations: dict[int, Conversation] = {}
+        errors: dict[int, icmperrors.TooBig] = {}
+        try:
+            for number, probe in enumerate(probes):
+                port = random.randrange(*_FORGED_PORTS)  # noqa: S311 - no secret
+                if probe.asks is Asks.TOO_BIG:
+                    opened = self._opener.open(_opening(probe, homes))
+                    if opened is None:
+                        continue
+                    conversations[number] = opened
+                    port = opened.client_port
+                errors[number] = _too_big(probe, homes, port)
+            assert self._topology is not None, "a script's first step has a cluster"
+            arrived = icmperrors.arrivals(self._topology.fabric_netns, list(errors.values()))
+            found = dict(zip(errors, arrived, strict=True))
+            return [found.get(number, False) for number in range(len(probes))]
+        finally:
+            for conversation in conversations.values():
+                conversation.close()
 
     def _build_nodes(self, cluster: Cluster) -> Topology:
         topology = plan_explicit(self._lab, self._plugin, _node_addresses(cluster))
         if self._topology == topology:
             return topology
         if self._topology is not None:
+            if self._open:
+                raise UsageError("nodes cannot change while a case has open connections: they would not survive it")
             for pod in self._pods:
                 self._prober.forget(pod.netns)
+            self._drop_nodes()
             fabric.destroy(self._lab)
             self._pods, self._externals = {}, {}
         fabric.build(topology)
         self._topology = topology
-        self._nodes = {}
         for node in topology.nodes:
             with netns.enter(node.netns):
                 self._nodes[node.name] = self._make_dataplane()
+            self._proxies.append(ServiceProxy(node.netns, node.name))
         return topology
+
+    def _drop_nodes(self) -> None:
+        for proxy in self._proxies:
+            proxy.close()
+        self._proxies.clear()
+        self._nodes.clear()
+
+    def _forget(self, name: str) -> None:
+        """Close everything in a namespace that goes: a socket in it would keep it, and its links, alive."""
+        gone = [c for c, open_ in self._open.items() if name in (open_.opening.netns, *_names(open_.opening))]
+        for connection in gone:
+            self._open.pop(connection).close()
+        self._prober.forget(name)
 
     def _enforce(self, topology: Topology, cluster: Cluster, policies: PolicySet) -> None:
         for node in topology.nodes:
             with netns.enter(node.netns):
-                self._nodes[node.name].apply(compile_program(cluster, policies, node.name))
+                self._nodes[node.name].apply(compile_program(cluster, policies, node.name, self._settings))
 
-    def _homes(self) -> dict[Address, str]:
-        """Return the namespace that each address is in."""
+    def _translate(self) -> None:
+        """Put the Services in force on every node; without any, nodes have no Service rules at all."""
+        objects = [dict(obj) for obj in self._objects.all()]
+        services = [obj for obj in objects if obj["kind"] == "Service"]
+        pods = [obj for obj in objects if obj["kind"] == "Pod"]
+        slices = [
+            action.object
+            for service in services
+            for action in plan_slices(service, [pod for pod in pods if _selected(service, pod)], ())
+            if isinstance(action, Create)
+        ]
+        for proxy in self._proxies if services or self._translates else ():
+            proxy.apply(services, slices)
+        self._translates = bool(services)
+
+    def _homes(self, probes: Iterable[Probe]) -> dict[Address, str]:
+        """Return the namespace that each address of probes is in; hosts outside of the cluster are made if needed."""
         assert self._topology is not None, "a script's first step has a cluster"
         homes = dict(self._externals)
         homes |= {address: node.netns for node in self._topology.nodes for address in node.addresses}
-        return homes | {address: pod.netns for pod in self._pods for address in pod.addresses}
+        homes |= {address: pod.netns for pod in self._pods for address in pod.addresses}
+        wanted = {
+            address
+            for probe in probes
+            for address in (probe.source.address, *(way.incoming.destination for way in probe.ways))
+        }
+        return homes | {
+            address: self._add_external(address) for address in sorted(wanted - homes.keys(), key=address_order)
+        }
 
     def _add_external(self, address: Address) -> str:
         assert self._topology is not None, "a script's first step has a cluster"
@@ -152,3 +254,29 @@ def _question(probe: Probe, homes: Mapping[Address, str]) -> prober.Probe:
     assert probe.port is not None, "chosen by the caller"
     source, destination = probe.source.address, probe.destination.address
     return prober.Probe(homes[source], destination, probe.protocol, probe.port, source)
+
+
+def _opening(probe: Probe, homes: Mapping[Address, str]) -> Opening:
+    assert probe.port is not None, "open connections are TCP or UDP"
+    heard_at = tuple((homes[way.incoming.destination], way.incoming.port or 0) for way in probe.ways)
+    source, destination = probe.source.address, probe.destination.address
+    return Opening(homes[source], source, destination, probe.protocol, probe.port, heard_at)
+
+
+def _too_big(probe: Probe, homes: Mapping[Address, str], source_port: int) -> icmperrors.TooBig:
+    """Return an error about a packet as it is beyond the node: after translation."""
+    flow = probe.ways[0].incoming
+    assert flow.port is not None, "errors are about connections of TCP and UDP"
+    home = homes[flow.source]
+    return icmperrors.TooBig(home, flow.source, source_port, flow.destination, flow.port, flow.protocol)
+
+
+def _names(opening: Opening) -> Iterable[str]:
+    return (name for name, _ in opening.heard_at)
+
+
+def _selected(service: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
+    selector: dict[str, str] = service["spec"]["selector"]
+    same = service["metadata"]["namespace"] == pod["metadata"]["namespace"]
+    labels: dict[str, str] = pod["metadata"]["labels"]
+    return bool(same) and selector.items() <= labels.items()

@@ -48,7 +48,7 @@ class Prober:
     def __init__(self, *, timeout: float = TIMEOUT) -> None:
         self._timeout = timeout
         self._epoll = select.epoll()
-        self._answerers = Answerers(self._epoll)
+        self.answerers = Answerers(self._epoll)
         self._askers = Askers(self._epoll)
 
     def __enter__(self) -> Self:
@@ -60,7 +60,7 @@ class Prober:
     def close(self) -> None:
         """Stop listening, and close everything."""
         self._askers.close()
-        self._answerers.close()
+        self.answerers.close()
         self._epoll.close()
 
     def listen(self, name: str, ports: Iterable[tuple[Protocol, int]]) -> None:
@@ -69,12 +69,12 @@ class Prober:
         Where something else in the namespace has a port already, that will be what answers.
         """
         for protocol, port in ports:
-            self._answerers.listen(name, protocol, port)
+            self.answerers.listen(name, protocol, port)
 
     def forget(self, name: str) -> None:
         """Close everything in a namespace: one with a socket in it outlives its name, and so do its links."""
         self._askers.forget(name)
-        self._answerers.forget(name)
+        self.answerers.forget(name)
 
     def probe(self, probes: Sequence[Probe]) -> list[Outcome]:
         """Try all connections, each of them new, and return an outcome for each, in order.
@@ -104,12 +104,12 @@ class Prober:
                 if not late or not any(self._is_silent(number) for number in silent):
                     break
                 timeout *= 2
-                self._answerers.drain()
+                self.answerers.drain()
             outcomes = self._askers.outcomes
             return [outcomes.get(number, Outcome.SILENT) for number in range(len(probes))]
         finally:
             self._askers.finish()
-            self._answerers.drain()
+            self.answerers.drain()
 
     def _is_silent(self, number: int) -> bool:
         return self._askers.outcomes.get(number, Outcome.SILENT) is Outcome.SILENT
@@ -127,7 +127,7 @@ class Prober:
                     if started % _ANSWER_EVERY == 0:
                         self._hear(0)
                     if started % BACKLOG == 0:
-                        self._answerers.drain()
+                        self.answerers.drain()
 
     def _wait(self, count: int, timeout: float) -> float:
         """Hear answers until all are there or the time is up; return this thread's own worst delay, in seconds."""
@@ -149,4 +149,4 @@ class Prober:
     def _hear(self, seconds: float) -> None:
         for descriptor, _ in self._epoll.poll(seconds):
             if not self._askers.handle(descriptor):
-                self._answerers.handle(descriptor)
+                self.answerers.handle(descriptor)

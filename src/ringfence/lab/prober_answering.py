@@ -14,8 +14,9 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 
 from ringfence.host import netns
 from ringfence.lab.images.agnhost import sctp_packets as sctp
@@ -85,6 +86,18 @@ class Answerers:
                 with suppress(OSError):
                     while True:
                         sock.accept()[0].close()
+
+    def accept(self, name: str, port: int) -> socket.socket | None:
+        """Take a connection to a TCP port that is listened on, None if there is none."""
+        sock = self._open.get((name, Protocol.TCP, port))
+        try:
+            return None if sock is None else sock.accept()[0]
+        except OSError:
+            return None
+
+    def datagrams(self, name: str, port: int) -> socket.socket | None:
+        """Return the socket that listens on a UDP port; what is read from it is not answered."""
+        return self._open.get((name, Protocol.UDP, port))
 
     def forget(self, name: str) -> None:
         """Stop listening in a namespace."""
@@ -162,11 +175,32 @@ def random_tag() -> int:
     return int.from_bytes(os.urandom(4), "big") or 1
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A datagram, and what it takes to answer it from the address that it was sent to."""
+
+    sock: socket.socket
+    data: bytes
+    sender: object
+    ancillary: list[tuple[int, int, bytes]]
+
+    @classmethod
+    def all(cls, sock: socket.socket) -> Iterator[Heard]:
+        """Read all datagrams that are there."""
+        with suppress(OSError):  # nothing more to read; or an ICMP error about an answer of ours
+            while True:
+                data, ancillary, _, sender = sock.recvmsg(_LARGEST, 128)
+                yield cls(sock, data, sender, _from_asked(sock.family, data, ancillary))
+
+    def answer(self, data: bytes) -> None:
+        """Send something back."""
+        self.sock.sendmsg([data], self.ancillary, 0, self.sender)  # type: ignore[arg-type]  # as recvmsg gave it
+
+
 def _echo(sock: socket.socket) -> None:
-    with suppress(OSError):  # nothing more to read; or an ICMP error about an answer of ours
-        while True:
-            data, ancillary, _, sender = sock.recvmsg(_LARGEST, 128)
-            sock.sendmsg([data], _from_asked(sock.family, data, ancillary), 0, sender)
+    with suppress(OSError):
+        for heard in Heard.all(sock):
+            heard.answer(heard.data)
 
 
 def _from_asked(family: int, data: bytes, ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
