@@ -146,7 +146,7 @@ async def test_walk_through_at_the_memory_dataplane(api: ApiServer, tmp_path: Pa
         assert await until(open_again) < 1.0
         assert await denied() is False
         assert await agent.metric("ringfence_programs_applied_total") == 3
-        assert await agent.metric("ringfence_event_to_commit_seconds_sum") < 1.0
+        assert await agent.metric("ringfence_policy_realized_seconds_sum") < 1.0
 
 
 async def test_new_pod_passes_the_gate_with_its_address(api: ApiServer, tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ import pytest
 
 from ringfence.agent import enforcer as module
 from ringfence.agent.enforcer import Enforcer
-from ringfence.agent.gate import Standing
 from ringfence.agent.logs import open_log
 from ringfence.agent.metrics import Metrics
 from ringfence.agent.reconcile import Event, Kind, State, reconcile
+from ringfence.agent.standing import Standing
 from ringfence.compiler.program import Program, empty_program
 from ringfence.dataplanes.base import Applied
 from ringfence.errors import HostRefused, Unsupported
@@ -116,7 +116,7 @@ async def test_same_program_is_not_applied_again(setup: Setup) -> None:
 
     assert setup.dataplane.applies == 1
     assert setup.standing.committed is equal
-    assert setup.value("ringfence_event_to_commit_seconds_count") == 1
+    assert setup.value("ringfence_policy_realized_seconds_count") == 1
 
 
 @pytest.mark.parametrize(

@@ -6,19 +6,24 @@ import ipaddress
 import json
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from ringfence.agent.gate import Answers, Stage, Standing, serving_address, serving_socket
+from ringfence.agent.evidence import Evidence
+from ringfence.agent.gate import Answers, serving_address, serving_socket
 from ringfence.agent.metrics import Metrics
+from ringfence.agent.podgate import PodGate
 from ringfence.agent.reconcile import Event, Kind, State, decode, reconcile
+from ringfence.agent.standing import Stage, Standing
+from ringfence.compiler.interpret import Judgement
 from ringfence.dataplanes.memory.apply import MemoryDataplane
 from ringfence.errors import UsageError
 from ringfence.kube.changes import Listed
+from ringfence.model.flow import Flow
 
 
 def state_with(*pods: dict[str, Any]) -> State:
@@ -27,7 +32,7 @@ def state_with(*pods: dict[str, Any]) -> State:
         Kind.NAMESPACES: {"demo": {"metadata": {"name": "demo"}}},
         Kind.NODES: {},
         Kind.PODS: {f"demo/{each['metadata']['name']}": each for each in pods},
-        Kind.POLICIES: {"demo/deny": {"metadata": {"name": "deny", "namespace": "demo"}, "spec": {}}},
+        Kind.POLICIES: {"demo/deny": DENY},
     }
     events = [
         Event(kind, Listed({key: decode(kind, json.dumps(thing).encode()) for key, thing in things.items()}))
@@ -43,6 +48,20 @@ def pod(name: str, address: str) -> dict[str, Any]:
         "spec": {"nodeName": "n1"},
         "status": {"podIP": address, "podIPs": [{"ip": address}]},
     }
+
+
+DENY = {"metadata": {"name": "deny", "namespace": "demo"}, "spec": {}}
+
+
+async def stored(namespace: str) -> Evidence:
+    """Return the evidence that the API server holds the one policy of ``state_with``."""
+    return Evidence(namespace, "", {"demo/deny": decode(Kind.POLICIES, json.dumps(DENY).encode())})
+
+
+def answers(standing: Standing, judge: Callable[[Flow], Judgement] | None = None, dataplane: str = "memory") -> Answers:
+    """Return the handlers of an agent."""
+    metrics = Metrics(dataplane, "n1")
+    return Answers(standing, PodGate(standing, stored, metrics=metrics), metrics, judge)
 
 
 class Door:
@@ -73,7 +92,7 @@ class Door:
 async def door(tmp_path: Path) -> AsyncIterator[Door]:
     """Serve a gate."""
     standing, dataplane = Standing(), MemoryDataplane()
-    app = Answers(standing, Metrics("memory", "n1"), dataplane.judge).gate()
+    app = answers(standing, dataplane.judge).gate()
     async with serving_socket(app, tmp_path / "gate.sock"):
         yield Door(tmp_path / "gate.sock", standing, dataplane)
 
@@ -87,8 +106,11 @@ async def test_pod_is_let_in_at_the_commit_that_has_it(door: Door) -> None:
     assert not asking.done()
     door.commit(state_with(pod("web", "10.1.0.5")))
 
-    assert await asking == (200, {"inForce": True})
-    assert await door.get("/v1/pods/demo/web?uid=uid-web") == (200, {"inForce": True})
+    assert await asking == (200, {"open": True, "inForce": True, "ground": "in_force"})
+    assert await door.get("/v1/pods/demo/web?uid=uid-web") == (
+        200,
+        {"open": True, "inForce": True, "ground": "in_force"},
+    )
 
 
 async def test_who_waits_in_vain_is_told_why(door: Door) -> None:
@@ -98,7 +120,7 @@ async def test_who_waits_in_vain_is_told_why(door: Door) -> None:
     status, answer = await door.get("/v1/pods/demo/web?uid=uid-web&timeout=0.01")
 
     assert status == 503
-    assert answer["inForce"] is False
+    assert (answer["open"], answer["inForce"]) == (False, False)
     assert answer["reason"] == "the agent has not seen the pod demo/web with uid uid-web; the kernel said no"
 
 
@@ -139,7 +161,7 @@ async def test_verdicts_are_of_the_local_halves(door: Door) -> None:
 async def test_kernel_dataplanes_give_no_verdicts(tmp_path: Path) -> None:
     """Where packets decide, the gate does not."""
     standing = Standing()
-    async with serving_socket(Answers(standing, Metrics("nftables", "n1"), None).gate(), tmp_path / "s"):
+    async with serving_socket(answers(standing, dataplane="nftables").gate(), tmp_path / "s"):
         door = Door(tmp_path / "s", standing, MemoryDataplane())
         assert (await door.get("/v1/verdict?source=10.1.0.9&destination=10.1.0.5&port=80"))[0] == 404
 
@@ -151,7 +173,7 @@ async def test_socket_is_private_and_replaces_a_stale_one(tmp_path: Path) -> Non
         dead.bind(str(path))
     standing = Standing()
     for _ in range(2):
-        async with serving_socket(Answers(standing, Metrics("memory", "n1"), None).gate(), path):
+        async with serving_socket(answers(standing).gate(), path):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
             assert (await Door(path, standing, MemoryDataplane()).get("/livez"))[0] == 200
 
@@ -160,7 +182,7 @@ async def test_socket_is_private_and_replaces_a_stale_one(tmp_path: Path) -> Non
 
 async def test_socket_that_cannot_be_is_said_in_a_sentence(tmp_path: Path) -> None:
     """No such directory, or a path that is too long: UsageError."""
-    app = Answers(Standing(), Metrics("memory", "n1"), None).gate()
+    app = answers(Standing()).gate()
     for path in (tmp_path / "none" / "s", tmp_path / ("x" * 120)):
         with pytest.raises(UsageError, match="gate socket"):
             async with serving_socket(app, path):
@@ -169,14 +191,14 @@ async def test_socket_that_cannot_be_is_said_in_a_sentence(tmp_path: Path) -> No
 
 async def test_metrics_address_serves_health_and_nothing_else() -> None:
     """Metrics, readiness and liveness are on the address; the gate is not."""
-    standing, metrics = Standing(), Metrics("memory", "n1")
+    standing = Standing()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port}"):
-            async with serving_address(Answers(standing, metrics, None).health(), f"127.0.0.1:{port}"):
+            async with serving_address(answers(standing).health(), f"127.0.0.1:{port}"):
                 pass
     async with (
-        serving_address(Answers(standing, metrics, None).health(), f"127.0.0.1:{port}"),
+        serving_address(answers(standing).health(), f"127.0.0.1:{port}"),
         aiohttp.ClientSession(f"http://{ipaddress.ip_address('127.0.0.1')}:{port}") as session,
     ):
         async with session.get("/metrics") as response:
@@ -188,7 +210,7 @@ async def test_metrics_address_serves_health_and_nothing_else() -> None:
     for name in (
         "ringfence_programs_applied_total",
         "ringfence_apply_seconds_count",
-        "ringfence_event_to_commit_seconds_count",
+        "ringfence_policy_realized_seconds_count",
         "ringfence_pod_gate_seconds_count",
         "ringfence_drift_repaired_total",
         'ringfence_sync_errors_total{stage="apply"}',
@@ -201,5 +223,5 @@ async def test_metrics_address_serves_health_and_nothing_else() -> None:
 async def test_address_that_is_none_is_said(address: str) -> None:
     """The form of an address is host:port."""
     with pytest.raises(UsageError, match=r"write host:port"):
-        async with serving_address(Answers(Standing(), Metrics("memory", "n1"), None).health(), address):
+        async with serving_address(answers(Standing()).health(), address):
             pass

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from ringfence.agent import loop
-from ringfence.agent.gate import Standing
 from ringfence.agent.logs import open_log
 from ringfence.agent.metrics import Metrics
 from ringfence.agent.reconcile import Event, Kind, State, Step, local_pods, reconcile
+from ringfence.agent.standing import Standing
 from ringfence.dataplanes.memory.apply import MemoryDataplane
 from ringfence.kube.client import Client
 from ringfence.kube.config import ClusterAccess

@@ -12,10 +12,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from ringfence.agent.gate import Stage, Standing
 from ringfence.agent.logs import Log
 from ringfence.agent.metrics import Metrics
 from ringfence.agent.reconcile import State
+from ringfence.agent.standing import Stage, Standing
 from ringfence.compiler.program import Program
 from ringfence.dataplanes.base import Applied, Dataplane
 from ringfence.errors import HostLacks, HostRefused, RingfenceError
@@ -23,6 +23,8 @@ from ringfence.errors import HostLacks, HostRefused, RingfenceError
 R = TypeVar("R")
 
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.1, 30.0
+LOOK_REST_SECONDS = 0.05
+"""Between two looks, however often somebody touches our rules: a look may read all of them."""
 
 
 class InWorker(Protocol):
@@ -74,6 +76,7 @@ class Enforcer:
         self._refused: Program | None = None
         self._retry = Retry()
         self._look_due = float("inf")
+        self._looked = 0.0
         self._since: float | None = None
 
     @property
@@ -81,34 +84,43 @@ class Enforcer:
         """When ``enforce`` wants to be called even if nothing changed (the event loop's clock)."""
         return min(self._look_due, self._retry.due)
 
-    async def enforce(self, state: State, heard_at: float | None) -> None:
-        """Bring the dataplane to a state's program; ``heard_at`` is when the oldest change in it was heard of."""
+    def look_soon(self) -> None:
+        """Look at the next ``enforce`` whether somebody else changed our rules: somebody did touch them."""
+        self._look_due = min(self._look_due, self._looked + LOOK_REST_SECONDS)
+
+    async def enforce(self, state: State, heard_at: float | None, *, passing: bool = False) -> None:
+        """Bring the dataplane to a state's program; ``heard_at`` is when the oldest change in it was heard of.
+
+        ``passing``: another state follows at once, and this one opens no gate.
+        """
         wanted = state.program
         assert wanted is not None
         now = _now()
         if self._since is None:
             self._since = heard_at
         if wanted == self._enforced:
-            self._settled(state)
+            self._settled(state, passing=passing)
             if now >= self._look_due:
-                await self._look(state, wanted)
+                await self._look(state, wanted, passing=passing)
         elif wanted != self._refused or now >= self._retry.due:
-            await self._commit(state, wanted)
+            await self._commit(state, wanted, passing=passing)
 
-    def _settled(self, state: State) -> None:
+    def _settled(self, state: State, *, passing: bool) -> None:
         self._since = None
         self._refused = None
         self._retry.worked()
-        self._standing.commit(state)
+        if not passing:
+            self._standing.commit(state)
 
-    async def _commit(self, state: State, wanted: Program) -> None:
+    async def _commit(self, state: State, wanted: Program, *, passing: bool) -> None:
         applied = await self._apply(wanted)
         if applied is None:
             return
         if self._since is not None:
-            self._metrics.event_to_commit_seconds.observe(_now() - self._since)
-        self._settled(state)
+            self._metrics.policy_realized_seconds.observe(_now() - self._since)
+        self._settled(state, passing=passing)
         self._look_due = _now() + self._drift_seconds
+        self._metrics.ruleset_rules.set(sum(len(ruleset.rules) for ruleset in wanted.rulesets))
         self._log.info(
             "committed",
             transactions=applied.transactions,
@@ -150,8 +162,9 @@ class Enforcer:
         )
         self._standing.refuse(Stage.APPLY, f"the {self._dataplane.name} dataplane refused the program: {error}")
 
-    async def _look(self, state: State, wanted: Program) -> None:
-        self._look_due = _now() + self._drift_seconds
+    async def _look(self, state: State, wanted: Program, *, passing: bool) -> None:
+        self._looked = _now()
+        self._look_due = self._looked + self._drift_seconds
         try:
             drifted = await self._in_worker(self._dataplane.drifted)
         except (HostRefused, HostLacks, OSError) as error:
@@ -164,7 +177,7 @@ class Enforcer:
         self._enforced = None  # not what is there any more: if writing fails now, it is tried again until it works
         if await self._apply(wanted) is not None:
             self._metrics.drift_repaired.inc()
-            self._settled(state)
+            self._settled(state, passing=passing)
 
 
 def _now() -> float:

@@ -3,7 +3,7 @@
 
 ::
 
-    GET /v1/pods/{namespace}/{name}?uid=UID&timeout=SECONDS    200 once that pod's policy is in force, else 503;
+    GET /v1/pods/{namespace}/{name}?uid=UID&timeout=SECONDS    200 once that pod's traffic may start, else 503;
                                                                with address=IP..., for each of these addresses
     GET /v1/verdict?source=&destination=&protocol=&port=       with the memory dataplane: what its program says
     GET /readyz    200 after the first commit, while the last wanted program is in force
@@ -11,18 +11,16 @@
     GET /metrics   Prometheus text
 
 On the Unix socket (0600) whoever starts pods asks whether a pod may have its first packet: "A pod is isolated before
-its first packet" (SEMANTICS 30). On the metrics address only the last three are served.
+its first packet" (SEMANTICS 30): ``podgate`` decides. On the metrics address only the last three are served.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import enum
 import ipaddress
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,8 @@ import msgspec
 from aiohttp import web
 
 from ringfence.agent.metrics import Metrics
-from ringfence.agent.reconcile import State, why_not_in_force
+from ringfence.agent.podgate import PodGate, Question
+from ringfence.agent.standing import Standing
 from ringfence.compiler.interpret import Half, Judgement
 from ringfence.errors import UsageError
 from ringfence.model.flow import Flow
@@ -41,68 +40,15 @@ LONGEST_WAIT_SECONDS = 600.0
 _SOCKET_PATH_LIMIT = 100  # sun_path has 108 bytes, and the socket is made under a longer name first
 
 
-class Stage(enum.Enum):
-    """Where something can keep what should be in force from being so."""
-
-    COMPILE = "compile"
-    APPLY = "apply"
-
-
-class Standing:
-    """What is in force: the state of the last commit, and why the wanted one is not in force, if so."""
-
-    def __init__(self) -> None:
-        self.committed: State | None = None
-        self._troubles: dict[Stage, str] = {}
-        self._next = asyncio.Event()
-
-    def commit(self, state: State) -> None:
-        """Note that the program of a state is in force."""
-        self.clear(Stage.APPLY)
-        if state is not self.committed:
-            self.committed = state
-            self._next.set()
-            self._next = asyncio.Event()
-
-    def refuse(self, stage: Stage, trouble: str) -> None:
-        """Note that what should be in force is not."""
-        self._troubles[stage] = trouble
-
-    def clear(self, stage: Stage) -> None:
-        """Note that a stage works again."""
-        self._troubles.pop(stage, None)
-
-    @property
-    def trouble(self) -> str | None:
-        """Why what should be in force is not, None if it is."""
-        return "; ".join(text for _, text in sorted(self._troubles.items(), key=lambda item: item[0].value)) or None
-
-    def unready(self) -> str | None:
-        """Return why the agent is not ready, None if it is."""
-        return self.trouble or ("nothing was committed yet" if self.committed is None else None)
-
-    async def wait(
-        self, namespace: str, name: str, uid: str, seconds: float, addresses: Sequence[str] = ()
-    ) -> str | None:
-        """Wait until a pod's policy is in force for all these addresses; returns None then, or why it is not."""
-        try:
-            async with asyncio.timeout(seconds):
-                while why_not_in_force(self.committed, namespace, name, uid, addresses) is not None:
-                    await self._next.wait()
-        except TimeoutError:
-            pass
-        reason = why_not_in_force(self.committed, namespace, name, uid, addresses)
-        return reason if reason is None or self.trouble is None else f"{reason}; {self.trouble}"
-
-
 Judge = Callable[[Flow], Judgement]
 
 
 class Answers:
     """The HTTP handlers. ``judge`` answers for flows on the memory dataplane, where no packet can ask."""
 
-    def __init__(self, standing: Standing, metrics: Metrics, judge: Judge | None) -> None:
+    def __init__(self, standing: Standing, pods: PodGate, metrics: Metrics, judge: Judge | None) -> None:
         self._standing = standing
+        self._pods = pods
         self._metrics = metrics
         self._judge = judge
 
@@ -142,12 +88,11 @@ class Answers:
             return _json({"reason": "uid is required: a pod of the same name may have been another"}, status=400)
         seconds = min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
         names = request.match_info
-        reason = await self._standing.wait(
-            names["namespace"], names["name"], uid, seconds, request.query.getall("address", [])
-        )
-        if reason is None:
-            return _json({"inForce": True})
-        return _json({"inForce": False, "reason": reason}, status=503)
+        question = Question(names["namespace"], names["name"], uid, tuple(request.query.getall("address", [])))
+        opening = await self._pods.ask(question, seconds)
+        if opening.ground is None:
+            return _json({"open": False, "inForce": False, "reason": opening.reason}, status=503)
+        return _json({"open": True, "inForce": opening.in_force, "ground": opening.ground.value})
 
     async def _verdict(self, request: web.Request) -> web.Response:
         if self._judge is None or self._standing.committed is None:

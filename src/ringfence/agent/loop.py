@@ -7,10 +7,11 @@
                                     |             |
                                  Reporter      Standing --> gate, readiness
 
-A change that comes alone is taken up at once. Changes that come while a step runs wait and are taken up together, and
-a loop that is never idle rests between steps as long as a step takes (at most ``REST_SECONDS``), so a burst costs a
-few steps. Steps and commits run in one worker thread: the gate answers meanwhile, and the dataplane is never entered
-twice. The loss of the API server changes nothing (SEMANTICS 39): no event, no step.
+A change that comes alone is taken up at once. Changes that come while a step runs wait and are taken up together
+(policies and the cluster one after the other: ``batches``), and a loop that is never idle rests between steps as long
+as a step takes (at most ``REST_SECONDS``), so a burst costs a few steps. Steps and commits run in one worker thread:
+the gate answers meanwhile, and the dataplane is never entered twice. The loss of the API server changes nothing
+(SEMANTICS 39): no event, no step.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+from ringfence.agent.batches import Heard, parts
 from ringfence.agent.enforcer import Enforcer, Retry
-from ringfence.agent.gate import Stage, Standing
 from ringfence.agent.logs import Log
 from ringfence.agent.metrics import Metrics
 from ringfence.agent.reconcile import Event, Kind, State, Step, decode, local_pods, reconcile
 from ringfence.agent.reports import Reporter
+from ringfence.agent.standing import Stage, Standing
 from ringfence.apis.core import Pod
 from ringfence.dataplanes.base import Dataplane
 from ringfence.errors import RingfenceError
@@ -43,12 +44,16 @@ REST_SECONDS = 0.05
 DRIFT_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """An event, and when we heard of it (the event loop's clock)."""
+class Touched(Protocol):
+    """Tells at once that somebody has touched what a dataplane keeps; ``host.nftwatch`` is one."""
 
-    at: float
-    event: Event
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable."""
+        ...
+
+    def touched(self) -> bool:
+        """Read what there is to read, and tell whether it was about our rules."""
+        ...
 
 
 class Agent:
@@ -65,24 +70,29 @@ class Agent:
         log: Log,
         settings: Settings = DEFAULTS,
         drift_seconds: float = DRIFT_SECONDS,
+        touched: Touched | None = None,
     ) -> None:
         self._client = client
         self._metrics = metrics
         self._log = log
         self._standing = standing
         self._state = State(node, settings=settings)
-        self._queue: asyncio.Queue[Heard] = asyncio.Queue()
+        self._queue: asyncio.Queue[Heard | None] = asyncio.Queue()  # None only wakes
+        self._following: dict[Kind, asyncio.Task[None]] = {}
         self._waiting: list[Heard] = []  # heard, and in no state yet
         self._retry = Retry()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dataplane")
         self._reporter = Reporter(client, node, metrics, log)
         self._pods = _PodClock(node, metrics)
+        self._touched = touched
         self._enforcer = Enforcer(
             dataplane, self._in_worker, standing=standing, metrics=metrics, log=log, drift_seconds=drift_seconds
         )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Enforce until asked to stop. What is in the kernel then stays there."""
+        if self._touched is not None:
+            asyncio.get_running_loop().add_reader(self._touched.fileno(), self._wake_for_touch, self._touched)
         tasks = [asyncio.create_task(self._follow(kind)) for kind in Kind]
         tasks += [asyncio.create_task(work) for work in (self._work(), self._reporter.run())]
         tasks.append(asyncio.create_task(_until(stop)))
@@ -91,13 +101,39 @@ class Agent:
             for task in done:
                 await task  # the stop ends by itself; whatever else did has an exception to tell
         finally:
+            if self._touched is not None:
+                asyncio.get_running_loop().remove_reader(self._touched.fileno())
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             # a commit that has begun is finished: the worker is waited for, not interrupted
             await asyncio.to_thread(self._worker.shutdown)
 
+    def follow_anew(self, kind: Kind) -> None:
+        """Give up a watch that was proven to be late, and list again."""
+        self._metrics.watches_behind.inc()
+        self._log.warning(
+            "a watch does not tell what the API server has; listing anew, and what is enforced stays in force",
+            collection=kind.value,
+        )
+        self._following[kind].cancel()
+
+    def _wake_for_touch(self, touched: Touched) -> None:
+        if touched.touched():
+            self._enforcer.look_soon()
+            self._queue.put_nowait(None)
+
     async def _follow(self, kind: Kind) -> None:
+        while True:
+            self._following[kind] = asyncio.create_task(self._reflect(kind))
+            try:
+                await self._following[kind]
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+
+    async def _reflect(self, kind: Kind) -> None:
         clock = asyncio.get_running_loop().time
 
         def trouble(error: RingfenceError, seconds: float) -> None:
@@ -121,18 +157,26 @@ class Agent:
             began = clock()
             self._pods.hear(heard)
             self._waiting += heard
-            heard_at = min((each.at for each in self._waiting), default=None)
-            if self._waiting and not await self._step():
-                heard_at = None  # of no state yet
-            if self._state.program is not None:
-                await self._enforcer.enforce(self._state, heard_at)
-                self._pods.look(self._standing.committed)
+            await self._take_up()
             if not self._queue.empty():
                 await asyncio.sleep(min(REST_SECONDS, clock() - began))
 
-    async def _step(self) -> bool:
-        """Take up what was heard; False if that failed: it then stays waiting, and the last program in force."""
-        events = [each.event for each in self._waiting]
+    async def _take_up(self) -> None:
+        """Bring what was heard into force, part by part; with nothing heard, look after what is in force."""
+        cut = parts(self._waiting) if self._state.complete else (tuple(self._waiting),)
+        for number, part in enumerate(cut or ((),), start=1):
+            took = not part or await self._step([each.event for each in part])
+            if took:
+                self._waiting = [each for later in cut[number:] for each in later]
+            if self._state.program is not None:
+                heard_at = min((each.at for each in part if took), default=None)
+                await self._enforcer.enforce(self._state, heard_at, passing=bool(self._waiting))
+                self._pods.look(self._standing.committed)
+            if not took:
+                return
+
+    async def _step(self, events: Sequence[Event]) -> bool:
+        """Take events up; False if that failed: they then stay waiting, and the last program in force."""
         try:
             step: Step = await self._in_worker(functools.partial(reconcile, self._state, events))
         except Exception as error:  # noqa: BLE001 - a bug in a step must not take the rules' keeper away
@@ -145,8 +189,8 @@ class Agent:
             return False
         self._retry.worked()
         self._standing.clear(Stage.COMPILE)
-        self._waiting.clear()
         self._state = step.state
+        self._standing.know(step.state)
         if step.program is not None:
             self._reporter.tell(step.problems)
         return True
@@ -154,13 +198,13 @@ class Agent:
     async def _arrivals(self, *, until: float) -> list[Heard]:
         """Wait for an event, and take all that are there; none if the time comes first."""
         loop = asyncio.get_running_loop()
-        heard: list[Heard] = []
+        heard: list[Heard | None] = []
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(None if until == float("inf") else max(until, loop.time())):
                 heard.append(await self._queue.get())
         while not self._queue.empty():
             heard.append(self._queue.get_nowait())
-        return heard
+        return [each for each in heard if each is not None]
 
     def _in_worker(self, work: Callable[[], R]) -> Awaitable[R]:
         return asyncio.get_running_loop().run_in_executor(self._worker, work)

@@ -31,8 +31,8 @@ class Metrics:
         self.apply_seconds = Histogram(
             "ringfence_apply_seconds", "How long the dataplane took.", registry=self.registry, buckets=_FAST
         )
-        self.event_to_commit_seconds = Histogram(
-            "ringfence_event_to_commit_seconds",
+        self.policy_realized_seconds = Histogram(
+            "ringfence_policy_realized_seconds",
             "From hearing of a change to having committed what it means.",
             registry=self.registry,
             buckets=_FAST,
@@ -42,6 +42,29 @@ class Metrics:
             "From hearing of a local pod's address to having its policy in force.",
             registry=self.registry,
             buckets=_FAST,
+        )
+        self.pod_starts = Counter(
+            "ringfence_pod_starts_total",
+            "Answers of the gate, by ground: in_force, unselected (no policy could select the pod), setting"
+            " (--pod-start open), refused (not yet; who asked will ask again).",
+            ["ground"],
+            registry=self.registry,
+        )
+        for ground in ("in_force", "unselected", "setting", "refused"):
+            self.pod_starts.labels(ground=ground)
+        self.pod_start_wait_seconds = Histogram(
+            "ringfence_pod_start_wait_seconds",
+            "How long a pod that may start waited at the gate, from its last question.",
+            registry=self.registry,
+            buckets=_FAST,
+        )
+        self.watches_behind = Counter(
+            "ringfence_watches_behind_total",
+            "Watches that were followed anew because a list had what they did not tell.",
+            registry=self.registry,
+        )
+        self.ruleset_rules = Gauge(
+            "ringfence_ruleset_rules", "Rules of the rulesets that are in force.", registry=self.registry
         )
         self.drift_repaired = Counter(
             "ringfence_drift_repaired_total",

@@ -46,10 +46,11 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class StoredPolicy:
-    """A NetworkPolicy as it came, lowered once."""
+    """A NetworkPolicy as it came, lowered once. ``version`` is its resourceVersion."""
 
     uid: str
     lowered: Lowered
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,8 @@ def decode(kind: Kind, raw: bytes) -> Told:
                 return decode_pod(raw)
             case Kind.POLICIES:
                 obj = msgspec.json.decode(raw)
-                return StoredPolicy(uid=str(obj["metadata"].get("uid", "")), lowered=lower(obj))
+                meta = obj["metadata"]
+                return StoredPolicy(str(meta.get("uid", "")), lower(obj), str(meta.get("resourceVersion", "")))
     except msgspec.ValidationError as error:
         return Unreadable(str(error))
 

@@ -13,12 +13,16 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringfence.agent.gate import Answers, Standing, serving_address, serving_socket
+from ringfence.agent.gate import Answers, serving_address, serving_socket
 from ringfence.agent.logs import Log
-from ringfence.agent.loop import Agent
+from ringfence.agent.loop import Agent, Touched
 from ringfence.agent.metrics import Metrics
+from ringfence.agent.podgate import PodGate, PodStart
+from ringfence.agent.policies import PolicyReader
+from ringfence.agent.standing import Standing
 from ringfence.dataplanes.memory.apply import MemoryDataplane
 from ringfence.dataplanes.registry import AUTO, ENGINES, Choice, choose
+from ringfence.errors import HostLacks, HostRefused
 from ringfence.kube.client import Client
 from ringfence.kube.config import ClusterAccess
 from ringfence.model.settings import DEFAULTS, Settings
@@ -33,6 +37,7 @@ class Options:
     gate_socket: Path | None = None
     metrics_address: str | None = None
     meaning: Settings = DEFAULTS
+    pod_start: PodStart = PodStart.CLOSED
     drift_seconds: float = 5.0
 
 
@@ -53,12 +58,7 @@ async def serve(access: ClusterAccess, options: Options, log: Log) -> None:
     dataplane = choice.engine.build()
     standing, metrics = Standing(), Metrics(choice.engine.name, options.node)
     judge = dataplane.judge if isinstance(dataplane, MemoryDataplane) else None
-    answers = Answers(standing, metrics, judge)
     async with contextlib.AsyncExitStack() as stack:
-        if options.gate_socket is not None:
-            await stack.enter_async_context(serving_socket(answers.gate(), options.gate_socket))
-        if options.metrics_address is not None:
-            await stack.enter_async_context(serving_address(answers.health(), options.metrics_address))
         client = await stack.enter_async_context(Client(access))
         agent = Agent(
             options.node,
@@ -69,11 +69,33 @@ async def serve(access: ClusterAccess, options: Options, log: Log) -> None:
             log=log,
             settings=options.meaning,
             drift_seconds=options.drift_seconds,
+            touched=_touched(choice, log, stack),
         )
+        reader = PolicyReader(client)
+        stack.push_async_callback(reader.close)
+        pods = PodGate(standing, reader.now, metrics=metrics, start=options.pod_start, behind=agent.follow_anew)
+        answers = Answers(standing, pods, metrics, judge)
+        if options.gate_socket is not None:
+            await stack.enter_async_context(serving_socket(answers.gate(), options.gate_socket))
+        if options.metrics_address is not None:
+            await stack.enter_async_context(serving_address(answers.health(), options.metrics_address))
         stop = _stop_on_signals()
         log.info("started", node=options.node, server=access.server)
         await agent.run(stop)
         log.info("stopped; what is enforced stays in force", node=options.node)
+
+
+def _touched(choice: Choice, log: Log, stack: contextlib.ExitStack | contextlib.AsyncExitStack) -> Touched | None:
+    """Return what tells of others' changes to our rules at once; without it they are found by looking."""
+    if choice.engine.touched is None:
+        return None
+    try:
+        touched = choice.engine.touched()
+    except (HostLacks, HostRefused) as error:
+        log.warning("others' changes to our rules are found only by looking", error=str(error))
+        return None
+    stack.callback(touched.close)
+    return touched
 
 
 def _stop_on_signals() -> asyncio.Event:

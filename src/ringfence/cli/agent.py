@@ -57,12 +57,19 @@ The rules stay in the kernel when the agent stops or dies; the next one takes th
     help="What becomes of an open connection that policy would no longer allow.",
 )
 @click.option(
+    "--pod-start",
+    type=click.Choice(["closed", "open"]),
+    default="closed",
+    show_default=True,
+    help="Whether a new pod's traffic waits at the gate until its policy is in force, or starts at once.",
+)
+@click.option(
     "--drift-interval",
     metavar="SECONDS",
     type=click.FloatRange(min=0.1),
     default=5.0,
     show_default=True,
-    help="How often to look whether somebody else changed our rules.",
+    help="How often to look whether somebody else changed our rules, though the kernel should tell at once.",
 )
 def command(
     *,
@@ -77,6 +84,7 @@ def command(
     node_probes: str,
     own_node_egress: str,
     established_connections: str,
+    pod_start: str,
     drift_interval: float,
 ) -> None:
     """Enforce network policies on this node.
@@ -90,6 +98,7 @@ def command(
     gc.disable()  # importing makes no garbage, only much for the collector to walk over (20 ms)
 
     from ringfence.agent.logs import open_log
+    from ringfence.agent.podgate import PodStart
     from ringfence.agent.start import Options, serve
     from ringfence.kube.config import load_access
     from ringfence.model.settings import Established, NodeProbes, OwnNodeEgress, Settings
@@ -100,6 +109,7 @@ def command(
         gate_socket=gate_socket,
         metrics_address=metrics_bind_address,
         meaning=Settings(NodeProbes(node_probes), OwnNodeEgress(own_node_egress), Established(established_connections)),
+        pod_start=PodStart(pod_start),
         drift_seconds=drift_interval,
     )
     gc.freeze()

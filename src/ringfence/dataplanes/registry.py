@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from ringfence.dataplanes.base import Answer, Dataplane, Probe
 from ringfence.errors import UsageError
@@ -16,15 +17,35 @@ from ringfence.errors import UsageError
 AUTO = "auto"
 
 
+class Watch(Protocol):
+    """Tells at once that somebody committed something where an engine keeps what is its own."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable."""
+        ...
+
+    def touched(self) -> bool:
+        """Read what there is to read, and tell whether it was about what is the engine's."""
+        ...
+
+    def close(self) -> None:
+        """Stop watching."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """An engine: its name on the command line, a line about it, and whether it filters packets or only answers."""
+    """An engine: its name on the command line, a line about it, and whether it filters packets or only answers.
+
+    ``touched`` opens a watch on what others do to its rules, where a kernel can tell; None where it cannot.
+    """
 
     name: str
     summary: str
     filters: bool
     probe: Callable[[], Probe]
     build: Callable[[], Dataplane]
+    touched: Callable[[], Watch] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +73,13 @@ def _build_nftables() -> Dataplane:
     return NftablesDataplane()
 
 
+def _watch_nftables() -> Watch:
+    from ringfence.dataplanes.nftables.layout import FAMILY, TABLE  # noqa: PLC0415 - imported when asked for
+    from ringfence.host.nftwatch import TableWatch  # noqa: PLC0415 - imported when asked for
+
+    return TableWatch(FAMILY, TABLE)
+
+
 def _probe_memory() -> Probe:
     from ringfence.dataplanes.memory.observe import probe  # noqa: PLC0415 - imported when asked for
 
@@ -67,7 +95,14 @@ def _build_memory() -> Dataplane:
 ENGINES: Mapping[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine("nftables", "filters in the kernel, on any Linux >= 5.4", True, _probe_nftables, _build_nftables),
+        Engine(
+            "nftables",
+            "filters in the kernel, on any Linux >= 5.4",
+            True,
+            _probe_nftables,
+            _build_nftables,
+            _watch_nftables,
+        ),
         Engine("memory", "decides flows in this process; filters no packet", False, _probe_memory, _build_memory),
     )
 }

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a reflector tells: the whole state, or one change of it. Values only; ``kube.reflector`` makes them.
 
-Keys are ``namespace/name``, or ``name`` for objects without a namespace.
+Keys are ``namespace/name``, or ``name`` for objects without a namespace. ``version`` is the resourceVersion of the
+change, for whoever must know which of two came first; two tellings of one state are equal whatever it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -26,6 +27,7 @@ class Upserted(Generic[T]):
 
     key: str
     object: T
+    version: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Removed(Generic[T]):
 
     key: str
     object: T
+    version: str = field(default="", compare=False)
 
 
 Change = Listed[T] | Upserted[T] | Removed[T]

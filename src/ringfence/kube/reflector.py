@@ -30,7 +30,7 @@ from ringfence.kube.changes import Change, Listed, Removed, Upserted
 from ringfence.kube.client import NO_PARAMS, Client
 from ringfence.kube.status import Status, unreachable
 
-__all__ = ["Change", "Listed", "Removed", "Upserted", "reflect"]
+__all__ = ["Change", "Listed", "Removed", "Upserted", "list_whole", "reflect"]
 
 T = TypeVar("T")
 
@@ -104,6 +104,16 @@ async def reflect(
     async with contextlib.aclosing(reflection.run()) as changes:
         async for change in changes:
             yield change
+
+
+async def list_whole(client: Client, path: str, decode: Callable[[bytes], T]) -> tuple[str, dict[str, T]]:
+    """Return a collection as it is now, with its resourceVersion: what was stored when this was called is in it.
+
+    "Most recent: return data at the most recent resource version. The returned data must be consistent" is what a
+    list without a resourceVersion means. Raises ``ClusterError``.
+    """
+    page = _page(await client.get_bytes(path))
+    return page.metadata.resource_version, {_key(_meta(raw)): decode(bytes(raw)) for raw in page.items or ()}
 
 
 def _warn(path: str) -> Trouble:
@@ -243,9 +253,9 @@ class _Reflection(Generic[T]):
             case "BOOKMARK":
                 return None
             case "DELETED":
-                return Removed(_key(meta), self.decode(bytes(event.object)))
+                return Removed(_key(meta), self.decode(bytes(event.object)), meta.resource_version)
             case _:
-                return Upserted(_key(meta), self.decode(bytes(event.object)))
+                return Upserted(_key(meta), self.decode(bytes(event.object)), meta.resource_version)
 
     def _put(self, items: dict[str, T], raw: msgspec.Raw) -> None:
         items[_key(_meta(raw))] = self.decode(bytes(raw))

@@ -27,7 +27,8 @@ class ApiServer:
 
     ``watch_list``: ``yes`` streams initial lists, ``refused`` answers 422 as a server without the feature, ``ignored``
     behaves as one that is older still. ``gone``: how it says that a version is too old. ``tokens``: who may ask
-    (None: everybody). ``requests``: what was asked, as ``METHOD path?query``.
+    (None: everybody). ``stalled``: watches tell nothing more; ``stalled_paths``: those of these collections only (lists
+    tell everything). ``requests``: what was asked, as ``METHOD path?query``.
     """
 
     watch_list: Literal["yes", "refused", "ignored"] = "yes"
@@ -36,6 +37,7 @@ class ApiServer:
     version: int = 100
     forgotten: int = 100
     stalled: bool = False
+    stalled_paths: set[str] = field(default_factory=set)
     fail_after_pages: int | None = None
     collections: dict[str, dict[str, Object]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
@@ -70,6 +72,10 @@ class ApiServer:
     def refuse(self, code: int, *, times: int = 1, **headers: str) -> None:
         """Answer the next requests with an error."""
         self._refusals += [(code, {name.replace("_", "-"): value for name, value in headers.items()})] * times
+
+    def forgive(self) -> None:
+        """Answer again as asked."""
+        self._refusals.clear()
 
     async def bookmark(self, path: str) -> None:
         """Send a bookmark of the current version to the watchers of a collection."""
@@ -146,7 +152,8 @@ class ApiServer:
         return web.json_response(self.put(path, obj), status=201)
 
     def _get(self, request: web.Request) -> web.Response:
-        if request.path not in self.collections:
+        found = self._collection(request.path)
+        if found is None:
             return _status(404, "NotFound")
         version, _, start = request.query.get("continue", f"{self.version}:0").partition(":")
         if int(version) < self.forgotten:
@@ -155,13 +162,27 @@ class ApiServer:
         if self.fail_after_pages is not None and page >= self.fail_after_pages:
             self.fail_after_pages = None
             return _status(500, "InternalError")
-        items = [obj for _, obj in sorted(self.collections[request.path].items())]
+        items = [obj for _, obj in sorted(found.items())]
         size = int(request.query.get("limit", 0)) or max(1, len(items))
         shown = items[page * size : (page + 1) * size]
         meta = {"resourceVersion": version}
         if len(items) > (page + 1) * size:
             meta["continue"] = f"{version}:{page + 1}"
         return web.json_response({"kind": "List", "metadata": meta, "items": shown})
+
+    def _stands_still(self, path: str) -> bool:
+        return self.stalled or path in self.stalled_paths
+
+    def _collection(self, path: str) -> dict[str, Object] | None:
+        """Return a collection, or the part of one that is in a namespace."""
+        if path in self.collections:
+            return self.collections[path]
+        group, _, rest = path.partition("/namespaces/")
+        namespace, _, resource = rest.partition("/")
+        whole = self.collections.get(f"{group}/{resource}") if resource else None
+        if whole is None:
+            return None
+        return {key: obj for key, obj in whole.items() if obj["metadata"].get("namespace") == namespace}
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         initial = request.query.get("sendInitialEvents") == "true"
@@ -198,7 +219,7 @@ class ApiServer:
             async with asyncio.timeout(float(request.query.get("timeoutSeconds", 3600))):
                 while response in self._streams:
                     for at, kind, path, obj in list(self._log):
-                        if at > version and path == request.path and not self.stalled:
+                        if at > version and path == request.path and not self._stands_still(path):
                             version = at
                             await response.write(_line(kind, obj))
                     await wake.wait()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent's gate: whether policy for a pod is in force on its node. The agent is asked; nothing is guessed.
+"""The agent's gate: whether a pod's traffic may start on its node. The agent is asked; nothing is guessed.
 
-In doubt, closed: no answer is a no.
+In doubt, closed: no answer is a no. Where pods are to start open (``lab up --pod-start open``), no answer is a yes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PATIENCE = 3.0  # seconds that the agent may take for one answer; asked again u
 
 
 class _Answer(msgspec.Struct):
-    inForce: bool = False  # noqa: N815 - the wire's name
+    open: bool = False
     reason: str = ""
 
 
@@ -25,7 +25,7 @@ class Gate(Protocol):
     """What lets a pod's traffic start."""
 
     async def closed(self, namespace: str, name: str, uid: str, addresses: tuple[str, ...]) -> str:
-        """Wait a while for the pod's policy; return why it is still closed, or nothing once it is in force."""
+        """Wait a while for the pod's policy; return why it is still closed, or nothing once it is open."""
 
     async def unready(self) -> str:
         """Return why the node's agent is not ready, or nothing."""
@@ -70,8 +70,8 @@ class AgentGate:
         try:
             async with self._open().get(f"/v1/pods/{namespace}/{name}", params=params) as response:
                 answer = msgspec.json.decode(await response.read(), type=_Answer)
-                in_force = response.status == 200 and answer.inForce
-                return "" if in_force else answer.reason or f"the agent answered {response.status}"
+                opened = response.status == 200 and answer.open
+                return "" if opened else answer.reason or f"the agent answered {response.status}"
         except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError):
             await asyncio.sleep(0.2)  # it is being started; asking a missing socket again costs nothing
             return f"the policy agent of node {self._node} does not answer"
