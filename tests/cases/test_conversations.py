@@ -11,7 +11,11 @@ import pytest
 from ringfence.cases.build import Loaded, load
 from ringfence.cases.engines import NAMES, engine
 from ringfence.cases.run import run
+from ringfence.compiler.program import Program
+from ringfence.dataplanes.base import Applied
+from ringfence.dataplanes.memory import MemoryDataplane
 from ringfence.errors import InvalidObject
+from ringfence.host.nft import Nft
 from ringfence.lab.casebed import ENGINES, Packets
 from ringfence.lab.config import NetworkPlugin
 
@@ -322,3 +326,30 @@ steps:
 
     assert [event.object["spec"]["clusterIPs"] for event in last] == [["fd00:10::99"], ["10.0.0.10", "fd00:10::a"]]
     assert [event.object["spec"]["ipFamilies"] for event in last] == [["IPv6"], ["IPv4", "IPv6"]]
+
+
+@pytest.mark.kernel
+def test_a_case_can_tell_that_neighbour_discovery_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pod or node is told where its IPv6 neighbours are: who drops discovery gets denials (SEMANTICS 33)."""
+    monkeypatch.setitem(ENGINES, "deaf", Deaf)
+    asked = EXPECT.format("traffic: TCP/80, from: shop/other, to: shop/web, verdict: allow")
+
+    differences = run(loaded(tmp_path, HEAD + asked), Packets("deaf"))
+
+    assert [str(difference) for difference in differences] == [
+        "step 1: shop/other -> shop/web TCP/80 IPv6: expected allow, got deny"
+    ]
+
+
+class Deaf(MemoryDataplane):
+    """Filters nothing but neighbour solicitations, on their way out of the node and into it."""
+
+    def apply(self, program: Program) -> Applied:
+        """Have the node it is called in drop them."""
+        with Nft() as nft:
+            chains = "\n".join(
+                f"chain {hook} {{ type filter hook {hook} priority 0; icmpv6 type nd-neighbor-solicit drop; }}"
+                for hook in ("input", "output")
+            )
+            nft.run(f"table inet deaf {{\n{chains}\n}}")
+        return super().apply(program)

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -112,6 +113,8 @@ def open_pod(topology: Topology, pod: PodPlan) -> None:
         if topology.plugin == "kubenet":
             bridge = _index(BRIDGE)  # which carries nothing before its first port does
             _wait_until(partial(route.carries, bridge), f"bridge {BRIDGE} of {pod.node.name}")
+        for held in topology_state.opening(topology, pod).addresses:
+            _wait_until(partial(route.delivers, held.address, index), f"address {held.address} on {held.device}")
     _wait_for_uplink(pod.netns, pod.addresses)
 
 
@@ -130,7 +133,9 @@ def remove_pod(topology: Topology, pod: PodPlan) -> None:
     if netns.exists(pod.node.netns):
         with _inside(pod.node.netns) as route:
             _abandon(route, pod.host_interface)
-            route.send(_undoing(topology_state.opening(topology, pod)))
+            opening = topology_state.opening(topology, pod)
+            learnt = topology_state.learnt(topology, pod)
+            route.send(_undoing(replace(opening, neighbours=(*opening.neighbours, *learnt))))
     through_fabric = topology_state.fabric_pod_state(pod)
     if through_fabric.routes and netns.exists(topology.fabric_netns):
         with _inside(topology.fabric_netns) as route:

@@ -194,12 +194,13 @@ class RouteSocket:
             at += (length + 3) & ~3
         return False
 
-    def delivers(self, address: Address) -> bool:
+    def delivers(self, address: Address, index: int = 0) -> bool:
         """Tell whether packets to an address are taken as one's own yet. For an IPv6 address the kernel sees to that a
-        moment after it was added, and drops them until then.
+        moment after it was added, and drops them until then. A link-local address is asked for on one link, ``index``.
         """
         head = struct.pack("=BBBBBBBBI", _family(address), address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
-        answer = self._get(_GETROUTE, _NEWROUTE, head + _attribute(_RTA_DST, address.packed))
+        on_link = _attribute(_RTA_OIF, struct.pack("=I", index)) if index else b""
+        answer = self._get(_GETROUTE, _NEWROUTE, head + _attribute(_RTA_DST, address.packed) + on_link)
         return len(answer) > 16 + 7 and answer[16 + 7] == _LOCAL  # header, rtm_type
 
     def _get(self, asked: int, wanted: int, body: bytes) -> bytes:

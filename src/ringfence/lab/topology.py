@@ -78,7 +78,10 @@ class ExternalPlan:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A lab without its pods. ``apiserver_addresses`` are the fabric's own; there may be none."""
+    """A lab without its pods. ``apiserver_addresses`` are the fabric's own; there may be none.
+
+    ``discovers``: pods and their nodes find each other by IPv6 neighbour discovery, and not by static entries.
+    """
 
     lab: str
     plugin: NetworkPlugin
@@ -86,6 +89,7 @@ class Topology:
     fabric_netns: str
     apiserver_addresses: tuple[Address, ...] = ()
     service_networks: tuple[Network, ...] = ()
+    discovers: bool = False
     _by_name: Mapping[str, NodePlan] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -119,13 +123,14 @@ def plan_topology(lab: str, plugin: NetworkPlugin, node_names: Sequence[str]) ->
 def plan_explicit(lab: str, plugin: NetworkPlugin, nodes: Mapping[str, Sequence[Address]]) -> Topology:
     """Plan a lab whose nodes have exactly these addresses, and whose pods may have any: a test case's cluster.
 
-    There is no API server, and no block belongs to a node: every pod's addresses are routed one by one.
+    There is no API server, and no block belongs to a node: every pod's addresses are routed one by one. Neighbours are
+    discovered, so that a case can tell if policy gets in the way of that (SEMANTICS 33).
     """
     planned = tuple(
         _plan_node(lab, index, name, tuple(addresses), networks=())
         for index, (name, addresses) in enumerate(nodes.items())
     )
-    return Topology(check_name(lab), plugin, planned, f"{PREFIX}-{lab}-fabric")
+    return Topology(check_name(lab), plugin, planned, f"{PREFIX}-{lab}-fabric", discovers=True)
 
 
 def plan_pod(

@@ -2,7 +2,8 @@
 """What the kernel of each of a lab's namespaces must hold: settings, addresses, neighbours and routes, as values.
 
 Derived from a ``Topology`` and nothing else; ``fabric`` writes it. Every neighbour on a routed link is static: the
-kernel's neighbour tables have one size for all namespaces of the machine, and static entries do not count.
+kernel's neighbour tables have one size for all namespaces of the machine, and static entries do not count. Only where
+a topology ``discovers`` are IPv6 neighbours of pods, and their gateways, found as on any link.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ringfence.lab.topology import BRIDGE, UPLINK, ExternalPlan, NodePlan, PodPlan, Topology
@@ -173,6 +174,8 @@ def node_state(topology: Topology, node: NodePlan) -> State:
         addresses += [Held(network[1], network.prefixlen, BRIDGE) for network in node.pod_networks]
         # Neighbour solicitations come from it; the kernel would make it too, but only once a port is up.
         addresses.append(Held(_link_local(node.bridge_mac), 64, BRIDGE))
+        if topology.discovers:
+            addresses.append(_gateway(BRIDGE))
     return State(
         settings,
         tuple(addresses),
@@ -194,7 +197,7 @@ def pod_state(topology: Topology, pod: PodPlan) -> State:
     return State(
         settings,
         tuple(Held(a, bridged[a].prefixlen if a in bridged else a.max_prefixlen, UPLINK) for a in pod.addresses),
-        _gateway_neighbours(gateway_mac) if routed else (),
+        _static(topology, _gateway_neighbours(gateway_mac) if routed else ()),
         (
             *_default_routes(versions=sorted({address.version for address in routed})),
             *(Route(_of_family(_ANYWHERE, b.version), UPLINK, b[1]) for b in dict.fromkeys(bridged.values())),
@@ -204,11 +207,20 @@ def pod_state(topology: Topology, pod: PodPlan) -> State:
 
 def opening(topology: Topology, pod: PodPlan) -> State:
     """Return what a node holds for a pod while the pod's gate is open."""
+    held: tuple[Held, ...] = ()
     if topology.plugin == "azure":
         device, addresses = pod.host_interface, pod.addresses
+        held = (_gateway(device),) if topology.discovers else ()
     else:
         device, addresses = BRIDGE, tuple(a for a in pod.addresses if block_of(pod.node, a) is None)
-    return _to(device, addresses, pod.mac)
+    state = _to(device, addresses, pod.mac)
+    return replace(state, addresses=held, neighbours=_static(topology, state.neighbours))
+
+
+def learnt(topology: Topology, pod: PodPlan) -> tuple[Neighbour, ...]:
+    """Return what a node may have discovered of a pod: another pod with its addresses must not be taken for it."""
+    device = pod.host_interface if topology.plugin == "azure" else BRIDGE
+    return tuple(Neighbour(a, pod.mac, device) for a in pod.addresses if topology.discovers and a.version == 6)
 
 
 def external_state(external: ExternalPlan) -> State:
@@ -245,6 +257,16 @@ def _to(device: str, addresses: Sequence[Address], mac: str) -> State:
 
 def _on_uplink(addresses: Sequence[Address]) -> Iterator[Held]:
     return (Held(address, address.max_prefixlen, UPLINK) for address in addresses)
+
+
+def _gateway(device: str) -> Held:
+    """Return what makes a device answer for the gateway that pods discover."""
+    return Held(_of_family(GATEWAYS, 6), 64, device)
+
+
+def _static(topology: Topology, neighbours: tuple[Neighbour, ...]) -> tuple[Neighbour, ...]:
+    """Return the neighbours that have static entries."""
+    return tuple(n for n in neighbours if not (topology.discovers and n.address.version == 6))
 
 
 def _gateway_neighbours(mac: str = GATEWAY_MAC) -> tuple[Neighbour, ...]:
