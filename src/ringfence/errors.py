@@ -6,6 +6,7 @@
     RingfenceError
     ├── UsageError            the caller asked for something that cannot be (exit code 2)
     ├── InvalidObject         a policy or manifest is wrong: carries object, field path and, from files, line and column
+    │   └── UnreadablePath    a file or directory of manifests is not there, or cannot be read
     ├── ClusterError          the API server refused, or could not be reached
     ├── HostLacks             this machine has no such feature or tool: carries the remedy
     ├── HostRefused           the kernel or a tool said no: carries what was asked and what was answered
@@ -71,6 +72,17 @@ class InvalidObject(RingfenceError):
                 place = f"{self.file}:{error.line or 1}:{error.column or 1}: "
             lines.append(f'{place}{self.kind} "{self.name}" is invalid: {error}')
         return "\n".join(lines)
+
+
+class UnreadablePath(InvalidObject):
+    """A path that objects should come from is not there, or cannot be read: one complaint among those of others."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.problem = problem
+        super().__init__("path", path, [FieldError("", problem, "")], file=path)
+
+    def _text(self) -> str:
+        return f'the path "{self.name}" {self.problem}'
 
 
 class ClusterError(RingfenceError):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ringfence.apis.manifests import cluster_from_manifests, cluster_from_objects, load_paths, load_text
-from ringfence.errors import InvalidObject, UsageError
+from ringfence.errors import InvalidObject
 from ringfence.model.cluster import PodKey
 from ringfence.model.policy import ANY_PEER, Peers
 
@@ -42,28 +42,31 @@ def test_files_and_directories_are_read_as_kubectl_reads_them(tmp_path: Path) ->
     assert names(load_paths([str(tmp_path / "b.yaml"), "-"], stdin=lambda: POD % "s").manifests) == ["b", "s"]
 
 
-def test_a_path_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
-    """In kubectl's words."""
-    with pytest.raises(UsageError, match=r'^the path "nowhere" does not exist$'):
-        load_paths(["nowhere"])
-    loop = tmp_path / "loop"
+def test_a_path_that_cannot_be_read_hides_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each such path is one complaint in kubectl's words; the other files are read all the same."""
+    loop, shut, good = tmp_path / "loop", tmp_path / "shut.yaml", tmp_path / "good.yaml"
     loop.symlink_to(tmp_path / "loop2")
     (tmp_path / "loop2").symlink_to(loop)
-    with pytest.raises(UsageError, match=r"does not exist|cannot be read"):
-        load_paths([loop])
+    shut.write_text("")
+    good.write_text(POD % "a" + "---\nkind: Pod\n")
+    real = Path.read_text
 
-
-def test_a_file_that_cannot_be_opened_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system's reason is passed on (tests run as root, whom no mode stops)."""
-    path = tmp_path / "a.yaml"
-    path.write_text("")
-
-    def refuse(*_args: object, **_kwargs: object) -> str:
-        raise PermissionError(13, "Permission denied")
+    def refuse(path: Path, encoding: str | None = None) -> str:
+        if path == shut:  # tests run as root, whom no mode stops
+            raise PermissionError(13, "Permission denied")
+        return real(path, encoding=encoding)
 
     monkeypatch.setattr(Path, "read_text", refuse)
-    with pytest.raises(UsageError, match="cannot be read: Permission denied"):
-        load_paths([path])
+    loaded = load_paths(["nowhere", loop, shut, good])
+
+    assert names(loaded.manifests) == ["a"]
+    first, second, third, last = texts(loaded.problems)
+    assert (first, third) == (
+        'the path "nowhere" does not exist',
+        f'the path "{shut}" cannot be read: Permission denied',
+    )
+    assert "does not exist" in second or "cannot be read" in second
+    assert last.startswith(f"{good}:5:1: Pod")
 
 
 def test_everything_wrong_is_told_at_once_with_its_place(tmp_path: Path) -> None:
@@ -75,8 +78,8 @@ def test_everything_wrong_is_told_at_once_with_its_place(tmp_path: Path) -> None
     assert loaded.manifests == ()
     assert [line.replace(str(tmp_path), "") for line in texts(loaded.problems)] == [
         '/a.yaml:1:1: file "/a.yaml" is invalid: not UTF-8: invalid start byte at byte 0',
-        '/b.yaml:2:1: Node "" is invalid: kind: key "kind" already set in map',
         '/b.yaml:1:1: Node "" is invalid: apiVersion: Required value',
+        '/b.yaml:2:1: Node "" is invalid: kind: key "kind" already set in map',
         '/b.yaml:4:1: object "" is invalid: apiVersion: Required value',
         '/b.yaml:4:1: object "" is invalid: kind: Required value',
         '/b.yaml:7:1: file "/b.yaml" is invalid: did not find expected node content',

@@ -12,6 +12,7 @@ from ringfence.errors import UsageError
 from ringfence.model.cluster import Cluster, ContainerPort, Namespace, Node
 from ringfence.model.ports import Protocol
 from ringfence.semantics.ends import Directory
+from ringfence.semantics.knowledge import Gap
 from tests.semantics.small_worlds import pod
 
 TCP, UDP, ICMP = Protocol.TCP, Protocol.UDP, Protocol.ICMP
@@ -84,7 +85,6 @@ def test_a_pod_has_an_address_of_each_family() -> None:
         pytest.param("demo/", "'demo/' names no end", id="no-name"),
         pytest.param("/x", "'/x' names no end", id="no-namespace"),
         pytest.param("demo/done", "pod demo/done is completed (Succeeded)", id="completed"),
-        pytest.param("demo/new", "pod demo/new has no address yet", id="no-address"),
         pytest.param("svc/demo/web", "connections come from pods, nodes and addresses", id="service"),
     ],
 )
@@ -92,7 +92,7 @@ def test_an_end_that_cannot_be_a_source_is_refused_with_the_reason(text: str, co
     """Each refusal says what is missing and where it was looked for."""
     others = [
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "demo"}, "status": {"phase": phase}}
-        for name, phase in (("done", "Succeeded"), ("new", "Pending"))
+        for name, phase in (("done", "Succeeded"),)
     ]
     with pytest.raises(UsageError) as caught:
         directory(service(), *others).source(text)
@@ -138,18 +138,9 @@ def test_a_service_port_is_translated(port: str | None, target: int | str | None
         pytest.param({}, TCP, "81", "it has no TCP port 81; its TCP ports: 80 (main)", id="no-such-port"),
         pytest.param({}, UDP, "80", "it has no UDP port 80; its UDP ports: none", id="no-such-protocol"),
         pytest.param({"ports": [{"port": 1}, {"port": 2}]}, TCP, None, "add --port; its TCP ports: 1, 2", id="which"),
-        pytest.param({"selector": None}, TCP, "80", "has no selector", id="no-selector"),
-        pytest.param({"selector": {"app": "x"}}, TCP, "80", "leads nowhere: no ready pod has app=x", id="nobody"),
-        pytest.param(
-            {"ports": [{"port": 80, "targetPort": "gone"}]},
-            TCP,
-            "80",
-            "(3 not ready, or without port gone)",
-            id="unnamed",
-        ),
     ],
 )
-def test_a_service_that_leads_nowhere_is_refused(
+def test_a_port_that_a_service_does_not_have_is_refused(
     spec: dict[str, Any], protocol: Protocol, port: str | None, complaint: str
 ) -> None:
     """What a Service cannot do is said in a sentence."""
@@ -157,6 +148,57 @@ def test_a_service_that_leads_nowhere_is_refused(
         directory(service(**spec)).destination("svc/demo/web", protocol, port)
 
     assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "fact"),
+    [
+        pytest.param({"selector": None}, "it has no selector, and no endpoints in the files given", id="no-selector"),
+        pytest.param({"selector": {"app": "x"}}, "no ready pod in the files given has app=x", id="nobody"),
+        pytest.param(
+            {"ports": [{"port": 80, "targetPort": "gone"}]}, "(3 not ready, or without port gone)", id="unnamed"
+        ),
+        pytest.param(
+            {"type": "ExternalName", "selector": None, "externalName": "x.example"}, "alias of x.example", id="x"
+        ),
+    ],
+)
+def test_a_service_without_known_backends_is_undecidable(spec: dict[str, Any], fact: str) -> None:
+    """Nobody knows which pods' policies would decide: that is said, not guessed."""
+    found = directory(service(**spec)).destination("svc/demo/web", TCP, "80")
+
+    assert found.targets == ()
+    assert [unknown.gap for unknown in found.unknowns] == [Gap.BACKENDS]
+    assert fact in str(found.unknowns[0])
+
+
+def test_endpointslices_stand_behind_a_service_without_selector() -> None:
+    """Ready endpoints of the port's name; an address that a pod holds is that pod."""
+    piece = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "web-1", "namespace": "demo", "labels": {"kubernetes.io/service-name": "web"}},
+        "endpoints": [
+            {"addresses": ["10.0.0.11"]},
+            {"addresses": ["203.0.113.9"], "conditions": {"ready": True}},
+            {"addresses": ["203.0.113.10"], "conditions": {"ready": False}},
+        ],
+        "ports": [{"name": "main", "port": 8443}, {"name": "other", "port": 1}],
+    }
+    found = directory(service(selector=None), piece).destination("svc/demo/web", TCP, "80")
+
+    assert [(t.label, t.port, t.pod and t.pod.name) for t in found.targets] == [
+        ("10.0.0.11", 8443, "web-1"),
+        ("203.0.113.9", 8443, None),
+    ]
+
+
+def test_a_headless_service_translates_no_port() -> None:
+    """Its name resolves to the pods themselves."""
+    found = directory(service(clusterIP="None")).destination("svc/demo/web", TCP, "80")
+
+    assert {80} == {target.port for target in found.targets}
+    assert "headless" in found.notes[0]
 
 
 def test_more_pods_than_fit_in_a_line_are_counted() -> None:
@@ -205,14 +247,3 @@ def test_unreadable_and_other_objects_are_passed_over() -> None:
 
     with pytest.raises(UsageError):
         made.destination("svc/demo/x", TCP, "80")
-
-
-def test_whether_an_address_is_a_pods_own_is_known() -> None:
-    """Only pods of the objects given can lack one; nodes and addresses are what they are."""
-    bare = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "client", "namespace": "demo"}}
-    made = directory(bare, condition("web-1", "True"))
-
-    assert [
-        made.has_address(made.source(text).targets[0])
-        for text in ("demo/client", "demo/web-1", "demo/web-2", "8.8.8.8")
-    ] == [False, True, True, True]

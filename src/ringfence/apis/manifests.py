@@ -8,7 +8,7 @@ the module of its API; ``cluster_from_objects`` puts them together for tools tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,8 +27,9 @@ from ringfence.apis.core import (
 from ringfence.apis.fields import required
 from ringfence.apis.networkpolicy import lower, policy_set
 from ringfence.apis.shapes import unknown_fields
+from ringfence.apis.workloads import is_workload, template_pods
 from ringfence.apis.yamltext import Document, Unreadable, documents
-from ringfence.errors import FieldError, InvalidObject, UsageError
+from ringfence.errors import FieldError, InvalidObject, UnreadablePath
 from ringfence.model.cluster import Cluster
 from ringfence.model.policy import Policy, PolicySet
 
@@ -53,9 +54,8 @@ class Manifest:
 
     def complaint(self, errors: Sequence[FieldError]) -> InvalidObject:
         """Return complaints about the object as one error, each with its place."""
-        return InvalidObject(
-            kind_of(self.object), name_of(self.object), [self.located(error) for error in errors], file=self.file
-        )
+        located = sorted((self.located(error) for error in errors), key=_place)
+        return InvalidObject(kind_of(self.object), name_of(self.object), located, file=self.file)
 
 
 class Loaded(NamedTuple):
@@ -79,20 +79,20 @@ def load_paths(
     """Load files and directories; ``-`` is what ``stdin`` returns.
 
     Directories are read as kubectl does: the files named ``*.yaml``, ``*.yml`` and ``*.json``, sorted, those of
-    directories below only if ``recursive``. Raises ``UsageError`` for a path that is not there or cannot be read.
+    directories below only if ``recursive``. A path that cannot be read is a problem like others (``UnreadablePath``).
     """
     manifests: list[Manifest] = []
     problems: list[InvalidObject] = []
     for path in paths:
-        if str(path) == STDIN and stdin is not None:
-            texts = [("stdin", stdin())]
-        else:
-            texts = [_read(each, problems) for each in _files(Path(path), recursive=recursive)]
-        for name, text in texts:
-            loaded = load_text(text, file=name)
-            manifests += loaded.manifests
-            problems += loaded.problems
-    return Loaded(tuple(manifests), tuple(problems))
+        for read in _texts(path, recursive=recursive, stdin=stdin):
+            match read:
+                case InvalidObject():
+                    problems.append(read)
+                case name, text:
+                    loaded = load_text(text, file=name)
+                    manifests += loaded.manifests
+                    problems += loaded.problems
+    return Loaded(tuple(manifests), by_place(problems))
 
 
 def load_text(text: str, *, file: str) -> Loaded:
@@ -115,14 +115,27 @@ def load_text(text: str, *, file: str) -> Loaded:
     except Unreadable as stop:
         where = FieldError("", stop.problem, "", stop.line, stop.column)
         problems.append(InvalidObject("file", file, [where], file=file))
-    return Loaded(tuple(manifests), tuple(problems))
+    return Loaded(tuple(manifests), by_place(problems))
+
+
+def by_place(problems: Iterable[InvalidObject]) -> tuple[InvalidObject, ...]:
+    """Return complaints file by file, those of one file by line."""
+    files: dict[str | None, list[InvalidObject]] = {}
+    for problem in problems:
+        files.setdefault(problem.file, []).append(problem)
+    return tuple(each for found in files.values() for each in sorted(found, key=lambda each: _place(each.errors[0])))
+
+
+def _place(error: FieldError) -> tuple[int, int]:
+    return error.line or 0, error.column or 0
 
 
 def cluster_from_manifests(manifests: Iterable[Manifest], *, fill_gaps: bool = False) -> Offline:
     """Return the cluster and policies that manifests make up; problems have file, line and column.
 
-    With ``fill_gaps``, what files seldom hold is made up: the namespaces that objects are in, and addresses for pods
-    that have none (``core.with_invented_addresses``). Without, it is missing, as it would be in a cluster.
+    With ``fill_gaps``, what files seldom hold is made up: the namespaces that objects are in, the pods that workloads
+    would make (``workloads.template_pods``), and addresses for pods that have none
+    (``core.with_invented_addresses``). Without, it is missing, as it would be in a cluster.
     """
     gathered = _Gathered()
     for manifest in manifests:
@@ -167,6 +180,10 @@ class _Gathered:
     pods: list[Pod] = field(default_factory=list)
     policies: list[Policy] = field(default_factory=list)
     problems: list[InvalidObject] = field(default_factory=list)
+    seen: list[Mapping[str, Any]] = field(default_factory=list)
+    workloads: list[tuple[Mapping[str, Any], Callable[[Sequence[FieldError]], InvalidObject]]] = field(
+        default_factory=list
+    )
 
     def add(self, obj: Mapping[str, Any], complaint: Callable[[Sequence[FieldError]], InvalidObject]) -> None:
         try:
@@ -179,18 +196,31 @@ class _Gathered:
                     pod = convert(Pod, obj)
                     pod.metadata.namespace = pod.metadata.namespace or networkpolicy.DEFAULT_NAMESPACE
                     self.pods.append(pod)
+                    self.seen.append(obj)
                 case "networking.k8s.io/v1", "NetworkPolicy":
                     lowered = lower(obj)
                     self.policies.append(lowered.policy)
                     errors = [*unknown_fields(obj, networkpolicy.SHAPE, ""), *lowered.problems]
                     if errors:
                         self.problems.append(complaint(errors))
+                case _ if is_workload(obj):
+                    self.workloads.append((obj, complaint))
                 case _:
                     pass
         except InvalidObject as error:
             self.problems.append(complaint(error.errors))
 
+    def _make_pods(self) -> None:
+        for workload, complaint in self.workloads:
+            try:
+                self.pods += [convert(Pod, pod) for pod in template_pods([workload], self.seen)]
+            except InvalidObject as error:
+                errors = (replace(each, path=f"spec.template.{each.path}") for each in error.errors)
+                self.problems.append(complaint(list(errors)))
+
     def finish(self, *, fill_gaps: bool) -> Offline:
+        if fill_gaps:
+            self._make_pods()
         pods: Sequence[Pod] = self.pods
         if fill_gaps:
             pods = with_invented_addresses(self.pods)
@@ -200,7 +230,7 @@ class _Gathered:
         # An object that is given twice is the later one, as if both had been applied.
         last = {policy.ref: policy for policy in self.policies}
         return Offline(
-            build_cluster(self.namespaces, self.nodes, pods), policy_set(last.values()), tuple(self.problems)
+            build_cluster(self.namespaces, self.nodes, pods), policy_set(last.values()), by_place(self.problems)
         )
 
 
@@ -223,21 +253,34 @@ def _identity_errors(obj: Mapping[str, Any]) -> list[FieldError]:
     return [required(key) for key in ("apiVersion", "kind") if not isinstance(obj.get(key), str) or not obj[key]]
 
 
-def _files(path: Path, *, recursive: bool) -> list[Path]:
-    if path.is_dir():
-        found = path.rglob("*") if recursive else path.glob("*")
-        return sorted(each for each in found if each.suffix in _SUFFIXES and each.is_file())
-    if not path.exists():
-        raise UsageError(f'the path "{path}" does not exist')
-    return [path]
-
-
-def _read(path: Path, problems: list[InvalidObject]) -> tuple[str, str]:
+def _texts(
+    path: str | Path, *, recursive: bool, stdin: Callable[[], str] | None
+) -> Iterator[tuple[str, str] | InvalidObject]:
+    """Yield name and text of each file of a path, or what keeps it from being read."""
+    if str(path) == STDIN and stdin is not None:
+        yield "stdin", stdin()
+        return
+    root = Path(path)
     try:
-        return str(path), path.read_text(encoding="utf-8-sig")
+        if not root.exists():
+            yield UnreadablePath(str(path), "does not exist")
+            return
+        files = _files(root, recursive=recursive)
     except OSError as error:
-        raise UsageError(f'the path "{path}" cannot be read: {error.strerror}') from None
-    except UnicodeDecodeError as error:
-        where = FieldError("", f"not UTF-8: {error.reason} at byte {error.start}", "", 1, 1)
-        problems.append(InvalidObject("file", str(path), [where], file=str(path)))
-        return str(path), ""
+        yield UnreadablePath(str(path), f"cannot be read: {error.strerror}")
+        return
+    for file in files:
+        try:
+            yield str(file), file.read_text(encoding="utf-8-sig")
+        except OSError as error:
+            yield UnreadablePath(str(file), f"cannot be read: {error.strerror}")
+        except UnicodeDecodeError as error:
+            where = FieldError("", f"not UTF-8: {error.reason} at byte {error.start}", "", 1, 1)
+            yield InvalidObject("file", str(file), [where], file=str(file))
+
+
+def _files(path: Path, *, recursive: bool) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = path.rglob("*") if recursive else path.glob("*")
+    return sorted(each for each in found if each.suffix in _SUFFIXES and each.is_file())

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person calls an end of a connection, resolved: pods, Services, nodes and addresses.
+"""What a person calls an end of a connection, resolved: pods, workloads, Services, nodes and addresses.
 
-``demo/client`` and ``client`` name a pod, or a Service if there is no such pod; ``pod/…``, ``svc/…`` and ``node/…``
-say which. A Service is translated as kube-proxy does, to its ready pods and their target ports, since rules are
-judged after that (SEMANTICS 31). Every end that cannot be is refused in a sentence that says why.
+``demo/client`` and ``client`` name a pod, else a Service (of a destination), else a workload; ``pod/…``, ``svc/…``,
+``deploy/…``, ``node/…`` and ``outside/ADDRESS`` say which. A Service is translated (``services``), since rules are
+judged after that (SEMANTICS 31). Every end that cannot be is refused in a sentence that says why; what would have to
+be known is said instead of guessed.
 """
 
 from __future__ import annotations
@@ -11,44 +12,26 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, assert_never
+from typing import Any
 
 import msgspec
 
+from ringfence.apis.workloads import WORDS, Owner, twin_of
 from ringfence.errors import UsageError
-from ringfence.model.addresses import Address
-from ringfence.model.cluster import Cluster, Endpoint, PodKey
+from ringfence.model.addresses import Address, address_order, contains
+from ringfence.model.cluster import Cluster, Endpoint, Node, PodKey
 from ringfence.model.ports import LAST_PORT, Protocol
+from ringfence.semantics.knowledge import EVERYTHING_KNOWN, Knowledge, Unknown
+from ringfence.semantics.services import Backend, Meta, Service, ServicePort, Services
 
 _KINDS = {
     **dict.fromkeys(("pod", "pods", "po"), "pod"),
     **dict.fromkeys(("service", "services", "svc"), "service"),
     **dict.fromkeys(("node", "nodes", "no"), "node"),
+    "outside": "outside",
+    **WORDS,
 }
-
-
-class _ServicePort(msgspec.Struct, frozen=True):
-    port: int
-    name: str = ""
-    protocol: str = "TCP"
-    target: int | str | None = msgspec.field(default=None, name="targetPort")
-
-
-class _ServiceSpec(msgspec.Struct, frozen=True):
-    selector: dict[str, str] | None = None
-    ports: list[_ServicePort] | None = None
-    addresses: list[str] | None = msgspec.field(default=None, name="clusterIPs")
-    address: str | None = msgspec.field(default=None, name="clusterIP")
-
-
-class _Meta(msgspec.Struct, frozen=True):
-    name: str
-    namespace: str = "default"
-
-
-class _Service(msgspec.Struct, frozen=True):
-    metadata: _Meta
-    spec: _ServiceSpec = msgspec.field(default_factory=_ServiceSpec)
+_FORMS = "NAMESPACE/NAME, pod/NAME, svc/NAMESPACE/NAME, deploy/NAME, node/NAME, an address or outside/ADDRESS"
 
 
 class _Condition(msgspec.Struct, frozen=True):
@@ -58,230 +41,303 @@ class _Condition(msgspec.Struct, frozen=True):
 
 class _PodStatus(msgspec.Struct, frozen=True):
     phase: str = ""
-    address: str | None = msgspec.field(default=None, name="podIP")
-    addresses: list[dict[str, str]] | None = msgspec.field(default=None, name="podIPs")
     conditions: list[_Condition] | None = None
 
 
 class _Pod(msgspec.Struct, frozen=True):
-    metadata: _Meta
+    metadata: Meta
     status: _PodStatus = msgspec.field(default_factory=_PodStatus)
 
     @property
     def ready(self) -> bool:
         """Tell whether a Service would send to it; a pod from a file, whose readiness nobody reports, is."""
+        if self.metadata.deleted is not None:
+            return False
         if self.status.conditions is None:
             return True
         return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions)
 
 
 @dataclass(frozen=True, slots=True)
+class Through:
+    """A port of a node that leads to a Service: the packet is translated there, and may get the node's address."""
+
+    node: Node
+    port: int
+    keeps_source: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """Where a connection goes to or comes from: addresses of one holder, by family, and the port on it.
 
-    ``pod`` is None for nodes and bare addresses.
+    ``pod`` is None for nodes and bare addresses. ``stranger``: nobody told whose the address is. ``guessed``: which
+    families it has is not known, so it got one of each.
     """
 
     label: str
     addresses: Mapping[int, Address]
     port: int | None = None
     pod: PodKey | None = None
+    node: str | None = None
+    through: Through | None = None
+    stranger: bool = False
+    guessed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """An end, resolved: one target, or one for each ready pod of a Service; ``notes`` tell of translations."""
+    """An end, resolved: one target, or one for each pod of a workload or Service; ``notes`` tell of translations.
+
+    Without targets, ``unknowns`` say what would have to be known to have any.
+    """
 
     targets: tuple[Target, ...]
     notes: tuple[str, ...] = ()
+    unknowns: tuple[Unknown, ...] = ()
+    label: str = ""
 
 
 @dataclass(slots=True)
 class Directory:
-    """Knows the pods, Services and nodes of a cluster by what people call them.
+    """Knows the pods, workloads, Services and nodes of a cluster by what people call them.
 
-    ``namespace`` is meant where none is named; ``where`` completes "no pod demo/client …" in complaints.
+    ``namespace`` is meant where none is named; ``where`` completes "no pod demo/client …" in complaints. ``whole``:
+    there is nothing in the cluster that was not told of.
     """
 
     cluster: Cluster
     namespace: str
     where: str
-    _services: dict[PodKey, _Service] = field(default_factory=dict)
+    known: Knowledge = EVERYTHING_KNOWN
+    whole: bool = True
+    services: Services = field(init=False)
     _pods: dict[PodKey, _Pod] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.services = Services(self.cluster)
 
     def add(self, objects: Iterable[Mapping[str, Any]]) -> None:
         """Take note of Services and Pods among API objects; others, and unreadable ones, are passed over."""
         for obj in objects:
             try:
-                match obj.get("apiVersion"), obj.get("kind"):
-                    case "v1", "Service":
-                        service = msgspec.convert(obj, _Service)
-                        self._services[_key(service.metadata)] = service
-                    case "v1", "Pod":
-                        pod = msgspec.convert(obj, _Pod)
-                        self._pods[_key(pod.metadata)] = pod
-                    case _:
-                        pass
+                if (obj.get("apiVersion"), obj.get("kind")) == ("v1", "Pod"):
+                    pod = msgspec.convert(obj, _Pod)
+                    self._pods[pod.metadata.key] = pod
+                    if not pod.ready:
+                        self.services.unready.add(pod.metadata.key)
+                else:
+                    self.services.add(obj)
             except msgspec.ValidationError:
                 continue
 
     def source(self, text: str) -> Resolved:
         """Resolve where a connection comes from."""
-        found = self._find(text)
-        if isinstance(found, _Service):
+        found = self._find(text, services=False)
+        if isinstance(found, Service):
             raise UsageError(f"{text} is a Service: connections come from pods, nodes and addresses")
-        return Resolved((found,))
+        return Resolved(tuple(found), self._leaving(found), label=text)
 
     def destination(self, text: str, protocol: Protocol, port: str | None) -> Resolved:
         """Resolve where a connection goes to; ``port`` is a number or a name, of the Service where one is named."""
-        found = self._find(text)
-        if isinstance(found, _Service):
-            return self._behind(found, protocol, port)
-        for service in self._services.values():
-            if {str(address) for address in found.addresses.values()} & _cluster_addresses(service):
-                return self._behind(service, protocol, port)
-        return Resolved((replace(found, port=self._port_on(found, protocol, port)),))
+        found = self._find(text, services=True)
+        service = found if isinstance(found, Service) else self._service_at(found)
+        if service is not None:
+            return self._behind(service, protocol, port)
+        assert not isinstance(found, Service)  # nothing but a Service has been found to be one
+        (first, *_) = found
+        by_node = self.services.at_node_port(protocol, port) if first.pod is None and first.node else None
+        if by_node is not None:
+            return self._through_node(self.cluster.nodes[str(first.node)], *by_node, protocol)
+        numbered = [replace(each, port=number) for each in found for number in self._ports_on(each, protocol, port)]
+        return Resolved(tuple(numbered), self._leaving(found), label=text)
 
-    def has_address(self, target: Target) -> bool:
-        """Tell whether a target's addresses are its own: pods from files may have been given some that are made up."""
-        pod = self._pods.get(target.pod) if target.pod else None
-        return pod is None or bool(pod.status.address or pod.status.addresses)
-
-    def _find(self, text: str) -> Target | _Service:
-        try:
-            address = ipaddress.ip_address(text)
-        except ValueError:
-            pass
-        else:
-            return Target(text, {address.version: address})
+    def _find(self, text: str, *, services: bool) -> list[Target] | Service:
+        address = _address(text)
+        if address is not None:
+            return [self._at(text, address)]
         first, slash, rest = text.partition("/")
         kind = _KINDS.get(first) if slash else None
         name = rest if kind else text
         if kind == "node":
-            return self._node(name)
+            return [self._node(name)]
+        if kind == "outside":
+            outside = _address(name)
+            if outside is None:
+                raise UsageError(f"{name!r} is no address")
+            return [Target(name, {outside.version: outside})]
         key = self._named(name, text)
-        if kind != "service" and key in self.cluster.endpoints:
-            return _pod_target(self.cluster.endpoints[key])
-        if kind != "pod" and key in self._services:
-            return self._services[key]
+        if kind in (None, "pod") and key in self.cluster.endpoints:
+            return [self._pod_target(self.cluster.endpoints[key])]
+        if key in self.services.by_key and (kind == "service" or (kind is None and services)):
+            return self.services.by_key[key]
+        found = self._workload(key, kind) if kind is None or kind in WORDS.values() else []
+        if found:
+            return found
+        if kind is None and key in self.services.by_key:
+            return self.services.by_key[key]
         raise UsageError(self._absent(key, kind or "pod or Service"))
+
+    def _at(self, text: str, address: Address) -> Target:
+        holder, node = self.cluster.endpoint_at(address), self.cluster.node_at(address)
+        if address in self.known.stand_ins:
+            raise UsageError(f"{address} stands for {self.known.stand_ins[address]} here: name the pod")
+        return Target(
+            text,
+            {address.version: address},
+            pod=holder.key if holder else None,
+            node=holder.node if holder else node.name if node else None,
+            stranger=holder is None and node is None and self._may_be_anybodys(address),
+        )
+
+    def _may_be_anybodys(self, address: Address) -> bool:
+        """Tell whether an address that nobody is known to hold may be a pod's or a node's all the same."""
+        networks = [network for node in self.cluster.nodes.values() for network in node.pod_networks]
+        networks = [network for network in networks if network.version == address.version]
+        if self.whole or networks:
+            return not self.whole and any(contains(network, address) for network in networks)
+        return bool(self.known.stand_ins) and not address.is_global
 
     def _named(self, name: str, text: str) -> PodKey:
         namespace, slash, rest = name.rpartition("/")
         if not rest or "/" in namespace or (slash and not namespace):
-            raise UsageError(
-                f"{text!r} names no end: write NAMESPACE/NAME, pod/NAME, svc/NAMESPACE/NAME, node/NAME or an address"
-            )
+            raise UsageError(f"{text!r} names no end: write {_FORMS}")
         return PodKey(namespace or self.namespace, rest)
 
     def _node(self, name: str) -> Target:
         node = self.cluster.nodes.get(name)
         if node is None:
             raise UsageError(f"no node {name} {self.where}")
-        return Target(f"node/{name}", _by_family(node.addresses))
+        return Target(f"node/{name}", _by_family(node.addresses), node=name)
+
+    def _workload(self, key: PodKey, kind: str | None) -> list[Target]:
+        wanted = [kind] if kind else dict.fromkeys(WORDS.values())
+        for each in wanted:
+            owner = Owner(each, key.namespace, key.name)
+            members = sorted(pod for pod, its in self.known.owners.items() if its == owner)
+            running = [self.cluster.endpoints[pod] for pod in members if pod in self.cluster.endpoints]
+            if running:
+                return [self._pod_target(endpoint) for endpoint in running]
+        return []
 
     def _absent(self, key: PodKey, kind: str) -> str:
         pod = self._pods.get(key)
-        if pod is not None and kind != "service":
-            if pod.status.phase in ("Succeeded", "Failed"):
-                return f"pod {key} is completed ({pod.status.phase}): its address may already be another pod's"
-            return f"pod {key} has no address yet: no policy can be judged for it"
+        if pod is not None and kind in ("pod", "pod or Service"):
+            return f"pod {key} is completed ({pod.status.phase}): its address may already be another pod's"
         if key.namespace not in self.cluster.namespaces:
             known = ", ".join(sorted(self.cluster.namespaces)) or "none"
             return f"no namespace {key.namespace} {self.where} (there are: {known})"
+        if kind in WORDS.values():
+            return f"no pod of {kind} {key} {self.where}"
         return f"no {kind} {key} {self.where}"
 
-    def _port_on(self, target: Target, protocol: Protocol, port: str | None) -> int | None:
-        """Return the number of a port given as text, by name if the target is a pod that has such a name."""
+    def _pod_target(self, endpoint: Endpoint) -> Target:
+        families = _by_family(endpoint.addresses)
+        guessed = False
+        if not endpoint.addresses.isdisjoint(self.known.stand_ins):
+            node = self.cluster.nodes.get(endpoint.node)
+            if endpoint.host_network and node is not None and node.addresses:
+                families = _by_family(node.addresses)
+            else:
+                guessed = not self.known.families
+                families = {v: a for v, a in families.items() if guessed or v in self.known.families}
+        return Target(str(endpoint.key), families, pod=endpoint.key, node=endpoint.node or None, guessed=guessed)
+
+    def _ports_on(self, target: Target, protocol: Protocol, port: str | None) -> list[int | None]:
+        """Return the number of a port given as text; by name, what it is on that pod."""
         if not protocol.has_ports:
             if port is not None:
                 raise UsageError(f"{protocol.value} has no ports: leave --port out")
-            return None
+            return [None]
         if port is None:
             raise UsageError("which port? add --port (a number, or the name of a port of the pod)")
         if port.isdecimal():
-            return _in_range(int(port))
-        holder = next((self.cluster.endpoint_at(address) for address in target.addresses.values()), None)
+            return [_in_range(int(port))]
+        holder = self.cluster.endpoints.get(target.pod) if target.pod else None
         numbers = sorted(holder.port_numbers(port, protocol)) if holder else []
         if not numbers:
             raise UsageError(f"{target.label} has no {protocol.value} port named {port!r}")
-        return numbers[0]
+        return [*numbers]
 
-    def _behind(self, service: _Service, protocol: Protocol, port: str | None) -> Resolved:
-        """Translate as kube-proxy does: to each ready pod that the Service selects, on its own target port."""
-        name = f"Service {_key(service.metadata)}"
-        chosen = _service_port(service, name, protocol, port)
-        if not service.spec.selector:
-            raise UsageError(f"{name} has no selector: name the address that it leads to instead")
-        behind = [e for e in self.cluster.endpoints.values() if self._selected(service, e)]
-        ready = sorted((e for e in behind if self._is_ready(e)), key=lambda endpoint: endpoint.key)
-        targets = tuple(
-            replace(_pod_target(endpoint), port=number)
-            for endpoint in ready
-            for number in _target_ports(chosen, endpoint, protocol)
-        )
+    def _service_at(self, found: list[Target]) -> Service | None:
+        return self.services.at(str(address) for each in found for address in each.addresses.values())
+
+    def _behind(self, service: Service, protocol: Protocol, port: str | None) -> Resolved:
+        chosen = service.port_named(protocol, port)
+        backends = self.services.behind(service, chosen, protocol)
+        targets = tuple(self._backend_target(backend) for backend in backends)
+        label = f"svc/{service.metadata.key}"
         if not targets:
-            selector = ",".join(f"{key}={value}" for key, value in sorted(service.spec.selector.items()))
-            unready = f" ({len(behind)} not ready, or without port {chosen.target})" if behind else ""
-            raise UsageError(f"{name} leads nowhere: no ready pod has {selector}{unready}")
-        places = ", ".join(f"{target.label} port {target.port}" for target in targets[:4])
-        more = f" and {len(targets) - 4} more" if len(targets) > 4 else ""
-        note = f"{name} port {chosen.port} leads to {places}{more}: policies are judged there, on pod and target port"
-        return Resolved(targets, (note,))
+            return Resolved((), (), (self.services.missing(service, chosen, self.where),), label)
+        there = f"{service} port {chosen.port} leads to {_places(targets)}"
+        notes = [f"{there}: policies are judged there, on pod and target port"]
+        if service.headless:
+            notes = [f"{service} is headless: its name leads to {_places(targets)}, and no port is translated"]
+        elif service.spec.internal_policy == "Local":
+            notes.append(f"{service} has internalTrafficPolicy: Local: only its pods on the client's own node count")
+        return Resolved(targets, (*notes, *self._leaving(targets)), (), label)
 
-    def _selected(self, service: _Service, endpoint: Endpoint) -> bool:
-        wanted = service.spec.selector or {}
-        return endpoint.key.namespace == service.metadata.namespace and wanted.items() <= dict(endpoint.labels).items()
+    def _through_node(self, node: Node, service: Service, chosen: ServicePort, protocol: Protocol) -> Resolved:
+        """Translate a node port: on the node that is asked, to any pod, or with ``Local`` to its own."""
+        through = Through(node, chosen.node_port or 0, service.keeps_source)
+        backends = self.services.behind(service, chosen, protocol)
+        targets = [replace(self._backend_target(backend), through=through) for backend in backends]
+        label = f"node/{node.name}"
+        if service.keeps_source:
+            targets = [target for target in targets if target.node == node.name]
+        if not targets:
+            return Resolved((), (), (self.services.missing(service, chosen, self.where),), label)
+        policy = (
+            "Local: to its own pods, and the source stays" if service.keeps_source else "Cluster: to pods of any node"
+        )
+        note = (
+            f"port {chosen.node_port} of node {node.name} is {service}'s, with externalTrafficPolicy: {policy}; "
+            f"it leads to {_places(targets)}"
+        )
+        changed = [] if service.keeps_source else ["pods on other nodes see this node's address as the source"]
+        return Resolved(tuple(targets), (note, *changed, *self._leaving(targets)), (), label)
 
-    def _is_ready(self, endpoint: Endpoint) -> bool:
-        pod = self._pods.get(endpoint.key)
-        return pod is None or pod.ready
+    def _backend_target(self, backend: Backend) -> Target:
+        match backend.holder:
+            case Endpoint():
+                return replace(self._pod_target(backend.holder), port=backend.port)
+            case text:
+                return replace(self._at(text, ipaddress.ip_address(text)), port=backend.port)
+
+    def _leaving(self, targets: Iterable[Target]) -> tuple[str, ...]:
+        """Say which pods are being deleted: policies keep applying to them (SEMANTICS 27)."""
+        going = [each.label for each in targets if each.pod in self._pods and self._pods[each.pod].metadata.deleted]
+        return tuple(f"{label} is being deleted: until it is gone, it keeps its policies" for label in going)
 
 
-def _key(meta: _Meta) -> PodKey:
-    return PodKey(meta.namespace, meta.name)
+def first_only(targets: tuple[Target, ...], *, opposite: tuple[Target, ...] = ()) -> tuple[Target, ...]:
+    """Return targets without the second pods of workloads from files: those matter to their own workload only."""
+    near = {each.pod for each in opposite}
+    return tuple(each for each in targets if each.pod is None or twin_of(each.pod) is None or twin_of(each.pod) in near)
 
 
-def _cluster_addresses(service: _Service) -> set[str]:
-    found = {*(service.spec.addresses or ()), service.spec.address or ""}
-    return found - {"", "None"}
+def _address(text: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
 
 
 def _by_family(addresses: Iterable[Address]) -> dict[int, Address]:
     """Return the first address of each family."""
     families: dict[int, Address] = {}
-    for address in sorted(addresses, key=lambda a: (a.version, int(a))):
+    for address in sorted(addresses, key=address_order):
         families.setdefault(address.version, address)
     return families
 
 
-def _pod_target(endpoint: Endpoint) -> Target:
-    return Target(str(endpoint.key), _by_family(endpoint.addresses), pod=endpoint.key)
+def _places(targets: Iterable[Target]) -> str:
+    named = [f"{target.label} port {target.port}" for target in targets if not (target.pod and twin_of(target.pod))]
+    more = f" and {len(named) - 4} more" if len(named) > 4 else ""
+    return ", ".join(named[:4]) + more
 
 
 def _in_range(port: int) -> int:
     if not 0 < port <= LAST_PORT:
         raise UsageError(f"no port {port}: ports go from 1 to {LAST_PORT}")
     return port
-
-
-def _service_port(service: _Service, name: str, protocol: Protocol, port: str | None) -> _ServicePort:
-    offered = [p for p in service.spec.ports or () if p.protocol == protocol.value]
-    matching = [p for p in offered if port is None or port in (str(p.port), p.name)]
-    if len(matching) == 1 or (matching and port is not None):
-        return matching[0]
-    listed = ", ".join(f"{p.port}{f' ({p.name})' if p.name else ''}" for p in offered) or "none"
-    wanted = "add --port" if port is None else f"it has no {protocol.value} port {port}"
-    raise UsageError(f"{name}: {wanted}; its {protocol.value} ports: {listed}")
-
-
-def _target_ports(chosen: _ServicePort, endpoint: Endpoint, protocol: Protocol) -> list[int]:
-    match chosen.target:
-        case None:
-            return [chosen.port]
-        case int() as number:
-            return [number or chosen.port]
-        case str() as name:
-            return sorted(endpoint.port_numbers(name, protocol))[:1]
-        case _:
-            assert_never(chosen.target)

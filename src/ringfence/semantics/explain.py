@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why a flow is allowed or denied, as a value: what a person debugging needs, in the order in which they need it.
 
-The verdict itself is ``evaluate``'s. This adds, for each half, what every policy that could concern the subject makes
-of the flow, and the nearest rule that missed (``nearest``); ``report`` renders the value to text and JSON.
+What each half and each policy comes to is ``judge``'s; this puts the two halves of a connection together and notes
+what is easily overlooked about its ends; ``report`` renders the value to text and JSON.
 """
 
 from __future__ import annotations
@@ -11,163 +11,104 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ringfence.model.addresses import Address
-from ringfence.model.cluster import Cluster, Endpoint, Node
+from ringfence.model.cluster import Cluster, Endpoint, Node, PodKey
 from ringfence.model.flow import Flow
-from ringfence.model.policy import (
-    Action,
-    Direction,
-    InNamespace,
-    ObjectRef,
-    Origin,
-    Policy,
-    PolicySet,
-)
-from ringfence.semantics.evaluate import Half, Reason, Verdict, evaluate, rule_matches, selects
-from ringfence.semantics.nearest import Miss, RuleMiss, pod_misses, rule_miss
+from ringfence.model.policy import Direction, PolicySet
+from ringfence.semantics.evaluate import Reason
+from ringfence.semantics.findings import JudgedHalf, Outcome, both
+from ringfence.semantics.judge import judge
+from ringfence.semantics.knowledge import EVERYTHING_KNOWN, Knowledge
 
 
 @dataclass(frozen=True, slots=True)
 class End:
     """One end of a flow: its address, and who holds it: a pod, a node, both None for the world outside.
 
+    ``address`` is None where a pod has none yet; ``pod`` names it then too, where it is hostNetwork.
     ``host_network`` names the hostNetwork pods behind a node's address: their traffic is the node's (SEMANTICS 25).
     """
 
-    address: Address
+    address: Address | None
     endpoint: Endpoint | None
     node: Node | None
+    pod: PodKey | None
     host_network: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        if self.endpoint is not None:
-            return str(self.endpoint.key)
+        if self.pod is not None:
+            return str(self.pod)
         return str(self.address) if self.node is None else f"{self.address} (node {self.node.name})"
 
 
 @dataclass(frozen=True, slots=True)
-class NotApplicable:
-    """A policy that says nothing about the subject in this direction. ``misses`` empty: it is about the other one."""
-
-    policy: ObjectRef
-    misses: tuple[Miss, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """A policy with a rule that matches the flow: the first such rule, and what it says (allow admits the flow)."""
-
-    policy: ObjectRef
-    rule: Origin
-    action: Action
-
-
-@dataclass(frozen=True, slots=True)
-class DoesNotMatch:
-    """A policy that selects the subject and of which no rule matches; ``nearest`` None if it has no rule at all."""
-
-    policy: ObjectRef
-    nearest: RuleMiss | None
-
-
-Finding = NotApplicable | Matches | DoesNotMatch
-
-
-@dataclass(frozen=True, slots=True)
-class HalfExplanation:
-    """One half of the verdict, and what each policy that could concern its subject makes of the flow."""
-
-    half: Half
-    findings: tuple[Finding, ...]
-
-    @property
-    def nearest(self) -> RuleMiss | None:
-        """The rule that came nearest to allowing a denied flow."""
-        misses = [f.nearest for f in self.findings if isinstance(f, DoesNotMatch) and f.nearest is not None]
-        return min(misses, key=lambda miss: miss.distance, default=None) if not self.half.allowed else None
-
-
-@dataclass(frozen=True, slots=True)
 class Explanation:
-    """A verdict with its reasons. ``notes`` are sentences on what is easily overlooked about these two ends."""
+    """A verdict with its reasons. ``notes`` are sentences on what is easily overlooked about these two ends.
 
-    verdict: Verdict
+    ``flow`` is what arrives at the destination; ``leaving`` what left the source, which is another one where a node
+    port is translated in between (SEMANTICS 31, 32).
+    """
+
+    flow: Flow
+    leaving: Flow
     source: End
     destination: End
-    egress: HalfExplanation
-    ingress: HalfExplanation
+    egress: JudgedHalf
+    ingress: JudgedHalf
     notes: tuple[str, ...] = ()
 
     @property
-    def flow(self) -> Flow:
-        """The flow that is explained."""
-        return self.verdict.flow
+    def outcome(self) -> Outcome:
+        """What becomes of the flow."""
+        return both((self.egress.outcome, self.ingress.outcome))
 
     @property
-    def allowed(self) -> bool:
-        """Tell whether the flow passes."""
-        return self.verdict.allowed
+    def allowed(self) -> bool | None:
+        """Tell whether the flow passes; None if that is not known."""
+        return {Outcome.ALLOWED: True, Outcome.DENIED: False, Outcome.UNDECIDABLE: None}[self.outcome]
 
 
-def explain(flow: Flow, cluster: Cluster, policies: PolicySet) -> Explanation:
-    """Judge a flow and say why."""
-    verdict = evaluate(flow, cluster, policies)
-    source, destination = _end(flow.source, cluster), _end(flow.destination, cluster)
-    return Explanation(
-        verdict=verdict,
-        source=source,
-        destination=destination,
-        egress=_explain_half(verdict.egress, flow, cluster, policies),
-        ingress=_explain_half(verdict.ingress, flow, cluster, policies),
-        notes=tuple(_notes(verdict, source, destination)),
-    )
+def explain(
+    flow: Flow,
+    cluster: Cluster,
+    policies: PolicySet,
+    *,
+    known: Knowledge = EVERYTHING_KNOWN,
+    leaving: Flow | None = None,
+) -> Explanation:
+    """Judge a flow and say why; ``leaving`` is how it leaves its source, if a node translates it on its way."""
+    left = flow if leaving is None else leaving
+    source, arriving_from = _end(left.source, cluster, known), _end(flow.source, cluster, known)
+    destination = _end(flow.destination, cluster, known)
+    egress = judge(left, Direction.EGRESS, cluster, policies, known)
+    ingress = judge(flow, Direction.INGRESS, cluster, policies, known)
+    notes = dict.fromkeys(_notes(egress, ingress, (source, arriving_from, destination)))
+    return Explanation(flow, left, source, destination, egress, ingress, tuple(notes))
 
 
-def _end(address: Address, cluster: Cluster) -> End:
+def _end(address: Address, cluster: Cluster, known: Knowledge) -> End:
     endpoint, node = cluster.endpoint_at(address), cluster.node_at(address)
     behind = sorted(str(e.key) for e in cluster.endpoints.values() if e.host_network and address in e.addresses)
-    return End(address, endpoint, node, tuple(behind) if endpoint is None else ())
+    stood_for = known.stand_ins.get(address)
+    pod = endpoint.key if endpoint is not None else stood_for
+    shown = None if stood_for is not None else address
+    return End(shown, endpoint, node, pod, tuple(behind) if pod is None else ())
 
 
-def _explain_half(half: Half, flow: Flow, cluster: Cluster, policies: PolicySet) -> HalfExplanation:
-    if half.subject is None:
-        return HalfExplanation(half, ())
-    findings = [
-        _finding(policy, half.subject, flow, half.direction, cluster)
-        for policy in policies.policies()
-        if _could_concern(policy, half.subject)
-    ]
-    return HalfExplanation(half, tuple(findings))
-
-
-def _could_concern(policy: Policy, subject: Endpoint) -> bool:
-    """Tell whether a person who asks about a pod may have this policy in mind: other namespaces' are left out."""
-    scope = policy.subject.scope
-    return not isinstance(scope, InNamespace) or scope.name == subject.key.namespace
-
-
-def _finding(policy: Policy, subject: Endpoint, flow: Flow, direction: Direction, cluster: Cluster) -> Finding:
-    if not selects(policy, subject, direction, cluster):
-        return NotApplicable(policy.ref, pod_misses(policy.subject, subject, cluster, "policy"))
-    rules = policy.rules(direction) or ()
-    for rule in rules:
-        if rule_matches(rule, flow, direction, cluster):
-            return Matches(policy.ref, rule.origin, rule.action)
-    misses = [rule_miss(rule, flow, direction, cluster) for rule in rules]
-    return DoesNotMatch(policy.ref, min(misses, key=lambda miss: miss.distance, default=None))
-
-
-def _notes(verdict: Verdict, source: End, destination: End) -> Iterator[str]:
-    for end in (source, destination):
+def _notes(egress: JudgedHalf, ingress: JudgedHalf, ends: tuple[End, End, End]) -> Iterator[str]:
+    _, arriving_from, destination = ends
+    for end in ends:
         if end.host_network:
             yield (
                 f"{end.address} is also {', '.join(end.host_network)} (hostNetwork): policies see the node's address, "
                 "and do not isolate such pods"
             )
-    if source.node is not None and source.endpoint is None and verdict.ingress.reason is not Reason.OWN_NODE:
+        elif end.pod is not None and end.endpoint is None:
+            yield f"{end.pod} is hostNetwork: policies see its node's address, and do not isolate it"
+    if arriving_from.node is not None and arriving_from.endpoint is None and ingress.reason is not Reason.OWN_NODE:
         yield (
-            f"{source.address} is a node's address: so is the source of connections through a NodePort or LoadBalancer "
-            "Service with externalTrafficPolicy: Cluster, whoever the client is"
+            f"{arriving_from.address} is a node's address: so is the source of connections through a NodePort or "
+            "LoadBalancer Service with externalTrafficPolicy: Cluster, whoever the client is"
         )
-    subject = verdict.egress.subject
+    subject = egress.subject
     if subject is not None and destination.node is not None and destination.node.name == subject.node:
         yield f"{destination.address} is {subject.key}'s own node: egress policies apply to it like to any address"

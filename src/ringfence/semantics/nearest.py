@@ -2,21 +2,22 @@
 """How far a rule is from matching a flow: what it needs, what the flow has instead, and what would close the gap.
 
 A rule misses by its peer, by its traffic, or by both; the nearest of several peers or port entries speaks for the
-rule. A rule without misses matches: ``evaluate.rule_matches`` and this module must always agree, and the tests hold
-them against each other. Distances only order explanations; no verdict depends on them.
+rule. A rule without misses matches, unless there is something that is not known (``knowledge``) on which that rests:
+``evaluate.rule_matches`` and this module must always agree on what is known, and the tests hold them against each
+other. Distances only order explanations; no verdict depends on them.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import assert_never
 
-from ringfence.model.addresses import Block, contains
+from ringfence.apis.core import NAME_LABEL
+from ringfence.model.addresses import Address, Block, contains
 from ringfence.model.cluster import Cluster, Endpoint
 from ringfence.model.flow import Flow
-from ringfence.model.labels import Labels, Operator, Requirement, Selector
+from ringfence.model.labels import Labels, Requirement, Selector
 from ringfence.model.policy import (
     ANY_PEER,
     BlockPeer,
@@ -26,154 +27,166 @@ from ringfence.model.policy import (
     NamespacesMatching,
     Origin,
     Peer,
+    Peers,
     PodPeer,
+    Policy,
     Rule,
 )
 from ringfence.model.ports import ANY_PORT, ANY_TRAFFIC, NamedPort, PortMatch, PortRange
-
-
-class Aspect(enum.Enum):
-    """What of a flow a rule does not match; the value is how JSON spells it."""
-
-    POD_LABELS = "podLabels"
-    NAMESPACE_LABELS = "namespaceLabels"
-    NAMESPACE = "namespace"
-    NAMESPACE_UNKNOWN = "namespaceUnknown"
-    NOT_A_POD = "notAPod"
-    ADDRESS_FAMILY = "addressFamily"
-    OUTSIDE_BLOCK = "outsideBlock"
-    EXCEPTION = "exception"
-    PROTOCOL = "protocol"
-    PORT = "port"
-    PORT_NAME = "portName"
-    NOTHING = "matchesNothing"
-
-
-# How much of a flow or a cluster has to change for a miss to go away: a label is nearer than another address.
-_DISTANCE = {
-    Aspect.POD_LABELS: 1,
-    Aspect.NAMESPACE_LABELS: 2,
-    Aspect.NAMESPACE: 3,
-    Aspect.NAMESPACE_UNKNOWN: 3,
-    Aspect.PORT: 2,
-    Aspect.PORT_NAME: 2,
-    Aspect.PROTOCOL: 3,
-    Aspect.EXCEPTION: 4,
-    Aspect.OUTSIDE_BLOCK: 5,
-    Aspect.ADDRESS_FAMILY: 6,
-    Aspect.NOT_A_POD: 7,
-    Aspect.NOTHING: 100,
-}
+from ringfence.semantics import fixes
+from ringfence.semantics.knowledge import (
+    EVERYTHING_KNOWN,
+    Knowledge,
+    Unknown,
+    address_of,
+    holder_of,
+    labels_of,
+    meaning_of,
+)
+from ringfence.semantics.miss import Aspect, Lack, Miss, RuleMiss, distance, split
 
 
 @dataclass(frozen=True, slots=True)
-class Miss:
-    """One thing that a rule needs (``needs``) and a flow does not have (``found`` says what it has instead).
-
-    ``remedy`` is what would close this gap, where there is something that plainly would; ``times`` how many
-    requirements are unmet.
-    """
-
-    aspect: Aspect
-    needs: str
-    found: str
-    remedy: str | None = None
-    times: int = 1
-
-    def __str__(self) -> str:
-        return f"{self.needs}, {self.found}"
-
-    @property
-    def distance(self) -> int:
-        """How far this is from a match; only the order of distances means something."""
-        return _DISTANCE[self.aspect] * self.times
-
-
-@dataclass(frozen=True, slots=True)
-class RuleMiss:
-    """A rule that does not match a flow, and every reason; ``distance`` sorts near before far."""
+class _Question:
+    """One rule's question: does this flow match, seen from the end that the policy selects?"""
 
     origin: Origin
-    misses: tuple[Miss, ...]
+    flow: Flow
+    direction: Direction
+    cluster: Cluster
+    known: Knowledge
 
     @property
-    def distance(self) -> int:
-        """The sum over all reasons; zero exactly for a rule that matches."""
-        return _distance(self.misses)
+    def far(self) -> Address:
+        return self.flow.source if self.direction is Direction.INGRESS else self.flow.destination
+
+    def name(self, address: Address) -> str:
+        """Return what to call an address that is no pod's of the pod network: never one that was made up."""
+        return str(self.known.stand_ins.get(address, address))
 
 
-def rule_miss(rule: Rule, flow: Flow, direction: Direction, cluster: Cluster) -> RuleMiss:
-    """Return why a rule does not match a flow; no misses at all if it does."""
-    return RuleMiss(rule.origin, (*_peer_misses(rule, flow, direction, cluster), *_traffic_misses(rule, flow, cluster)))
+def rule_miss(
+    rule: Rule, flow: Flow, direction: Direction, cluster: Cluster, known: Knowledge = EVERYTHING_KNOWN
+) -> RuleMiss:
+    """Return why a rule does not match a flow; no misses at all if it does, or may."""
+    question = _Question(rule.origin, flow, direction, cluster, known)
+    broken = known.broken_at(rule.origin.object, rule.origin.path, "spec.podSelector", "spec.policyTypes")
+    if broken and rule.peers == Peers(()):
+        return RuleMiss(rule.origin, (), (meaning_of(rule.origin.object, rule.origin.path, broken),))
+    lacks = (*_peer_lacks(rule, question), *_traffic_lacks(rule, question))
+    misses, unknowns = split(lacks)
+    return RuleMiss(rule.origin, misses, unknowns)
 
 
-def _distance(misses: Iterable[Miss]) -> int:
-    return sum(miss.distance for miss in misses)
+def _best(candidates: Sequence[tuple[Lack, ...]]) -> tuple[Lack, ...]:
+    """Return what a list says whose entries suffice one by one: the entry that matches, those that may, the nearest."""
+    parted = [split(lacks) for lacks in candidates]
+    if any(not misses and not unknowns for misses, unknowns in parted):
+        return ()
+    maybe = [unknown for _, unknowns in parted for unknown in unknowns]
+    if maybe:
+        return tuple(dict.fromkeys(maybe))
+    return min([misses for misses, _ in parted], key=distance)
 
 
-def _peer_misses(rule: Rule, flow: Flow, direction: Direction, cluster: Cluster) -> tuple[Miss, ...]:
+def _peer_lacks(rule: Rule, question: _Question) -> tuple[Lack, ...]:
     if rule.peers is ANY_PEER:
         return ()
-    candidates = [_one_peer_misses(peer, flow, direction, cluster) for peer in rule.peers.members]
-    if not candidates:
-        return (Miss(Aspect.NOTHING, "the rule matches no peer", "because it is invalid or empty"),)
-    return min(candidates, key=_distance)
+    candidates = [_one_peer_lacks(peer, question) for peer in rule.peers.members]
+    return _best(candidates) if candidates else (Miss(Aspect.NOTHING, "the rule matches no peer", "as it stands"),)
 
 
-def _one_peer_misses(peer: Peer, flow: Flow, direction: Direction, cluster: Cluster) -> tuple[Miss, ...]:
-    far = flow.source if direction is Direction.INGRESS else flow.destination
+def _one_peer_lacks(peer: Peer, question: _Question) -> tuple[Lack, ...]:
+    far = question.far
     match peer:
         case PodPeer():
-            endpoint = cluster.endpoint_at(far)
-            if endpoint is None:
-                return (Miss(Aspect.NOT_A_POD, f"peer needs {peer}", f"{far} is not a pod of the pod network"),)
-            return pod_misses(peer, endpoint, cluster, "peer")
+            endpoint = question.cluster.endpoint_at(far)
+            if endpoint is not None:
+                return _pod_lacks(peer, endpoint, question)
+            if far in question.known.strangers:
+                return (holder_of(far, f"peer needs {peer}"),)
+            found = f"{question.name(far)} is not a pod of the pod network"
+            return (Miss(Aspect.NOT_A_POD, f"peer needs {peer}", found, _admit_address(question)),)
         case BlockPeer(block):
-            if peer.covers(far):
-                return ()
-            holder = cluster.endpoint_at(far)
-            return (_block_miss(block, flow, direction, str(holder.key) if holder else None),)
+            return _block_lacks(block, question)
         case _:
             assert_never(peer)
 
 
-def pod_misses(peer: PodPeer, endpoint: Endpoint, cluster: Cluster, what: str) -> tuple[Miss, ...]:
-    """Return why a pod selection (a rule's peer, or a policy's subject: ``what``) does not cover a pod."""
-    return (*_scope_misses(peer.scope, endpoint, cluster, what), *_label_misses(peer.pods, endpoint, what))
+def policy_lacks(
+    policy: Policy, endpoint: Endpoint, direction: Direction, cluster: Cluster, known: Knowledge = EVERYTHING_KNOWN
+) -> tuple[tuple[Miss, ...], tuple[Unknown, ...]]:
+    """Return why a policy does not select a pod that its direction is about, or what that rests on."""
+    subject = policy.subject
+    scope = _scope_lacks(subject.scope, endpoint, _Subject(cluster, known, "policy"))
+    lacks = (*scope, *_label_lacks(subject.pods, endpoint, "policy", known))
+    # A broken podSelector selects at least what it could have meant: what it does not select is certain.
+    broken = known.broken_at(policy.ref, "spec.podSelector", "spec.policyTypes")
+    doubts = (meaning_of(policy.ref, f"its pods and {direction.value}", broken),) if broken else ()
+    return split((*lacks, *doubts))
 
 
-def _label_misses(selector: Selector, endpoint: Endpoint, what: str) -> tuple[Miss, ...]:
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """Whom a selection of pods is asked about; ``what`` says whose it is: a policy's own, or a rule's peer."""
+
+    cluster: Cluster
+    known: Knowledge
+    what: str
+
+
+def _pod_lacks(peer: PodPeer, endpoint: Endpoint, question: _Question) -> tuple[Lack, ...]:
+    asked = _Subject(question.cluster, question.known, "peer")
+    scope = _scope_lacks(peer.scope, endpoint, asked)
+    if isinstance(peer.scope, InNamespace) and scope:
+        remedy = fixes.add_namespace(question.origin, question.direction, endpoint.key.namespace, peer.pods)
+        scope = tuple(replace(lack, remedy=remedy) for lack in scope)
+    return (*scope, *_label_lacks(peer.pods, endpoint, "peer", question.known))
+
+
+def _label_lacks(selector: Selector, endpoint: Endpoint, what: str, known: Knowledge) -> tuple[Lack, ...]:
     unmet = selector.unmet(endpoint.labels)
     if not unmet:
         return ()
     needs, found = f"{what} needs {Selector(unmet)}", f"{endpoint.key} has {_shown(endpoint.labels, unmet)}"
-    command = f"kubectl label pod {endpoint.key.name} -n {endpoint.key.namespace}"
-    return (Miss(Aspect.POD_LABELS, needs, found, label_command(command, unmet, endpoint.labels), len(unmet)),)
+    return (Miss(Aspect.POD_LABELS, needs, found, fixes.label_pod(endpoint, unmet, known), len(unmet)),)
 
 
-def _scope_misses(scope: NamespaceScope, endpoint: Endpoint, cluster: Cluster, what: str) -> tuple[Miss, ...]:
-    namespace = endpoint.key.namespace
+def _scope_lacks(scope: NamespaceScope, endpoint: Endpoint, asked: _Subject) -> tuple[Lack, ...]:
+    namespace, what = endpoint.key.namespace, asked.what
     match scope:
         case InNamespace(name):
             if name == namespace:
                 return ()
             needs = f"{what} without a namespaceSelector needs a pod of namespace {name}"
-            remedy = f"add a namespaceSelector for kubernetes.io/metadata.name={namespace} to the {what}"
-            return (Miss(Aspect.NAMESPACE, needs, f"{endpoint.key} is in namespace {namespace}", remedy),)
+            return (Miss(Aspect.NAMESPACE, needs, f"{endpoint.key} is in namespace {namespace}"),)
         case NamespacesMatching(selector):
-            labels = cluster.namespace_labels(namespace)
-            if labels is None:
-                found = f"namespace {namespace} is not known yet"
-                return (Miss(Aspect.NAMESPACE_UNKNOWN, f"{what} needs {scope}", found),)
-            unmet = selector.unmet(labels)
-            if not unmet:
-                return ()
-            needs = f"{what} needs a namespace with {Selector(unmet)}"
-            found = f"namespace {namespace} has {_shown(labels, unmet)}"
-            remedy = label_command(f"kubectl label namespace {namespace}", unmet, labels)
-            return (Miss(Aspect.NAMESPACE_LABELS, needs, found, remedy, len(unmet)),)
+            return _namespace_label_lacks(selector, namespace, asked)
         case _:
             assert_never(scope)
+
+
+def _namespace_label_lacks(selector: Selector, namespace: str, asked: _Subject) -> tuple[Lack, ...]:
+    what, labels = asked.what, asked.cluster.namespace_labels(namespace)
+    needs = f"{what} needs {NamespacesMatching(selector)}"
+    if labels is None:
+        return (Miss(Aspect.NAMESPACE_UNKNOWN, needs, f"namespace {namespace} is not known yet"),)
+    unmet = selector.unmet(labels)
+    if namespace in asked.known.labelless:
+        # Its name is all that is known of it, and the one label that follows from that.
+        unmet = tuple(requirement for requirement in unmet if requirement.key == NAME_LABEL)
+        if not unmet and any(requirement.key != NAME_LABEL for requirement in selector.requirements):
+            return (labels_of(namespace, needs),)
+    if not unmet:
+        return ()
+    needs, found = (
+        f"{what} needs a namespace with {Selector(unmet)}",
+        f"namespace {namespace} has {_shown(labels, unmet)}",
+    )
+    # Nobody can change the label that repeats the name.
+    named = any(requirement.key == NAME_LABEL for requirement in unmet)
+    remedy = None if named else fixes.label_command(f"kubectl label namespace {namespace}", unmet, labels)
+    return (Miss(Aspect.NAMESPACE_LABELS, needs, found, remedy, len(unmet)),)
 
 
 def _shown(labels: Labels, unmet: Iterable[Requirement]) -> str:
@@ -182,73 +195,74 @@ def _shown(labels: Labels, unmet: Iterable[Requirement]) -> str:
     return ",".join(present) or str(labels) or "no labels"
 
 
-def label_command(command: str, unmet: Iterable[Requirement], labels: Labels) -> str:
-    """Complete a ``kubectl label`` command so that the requirements are met; for In, by the first of its values."""
-    changes: list[str] = []
-    overwrite = False
-    for requirement in unmet:
-        match requirement.operator:
-            case Operator.IN:
-                changes.append(f"{requirement.key}={requirement.values[0]}")
-                overwrite = overwrite or requirement.key in labels
-            case Operator.EXISTS:
-                changes.append(f"{requirement.key}=")
-            case Operator.NOT_IN | Operator.DOES_NOT_EXIST:
-                changes.append(f"{requirement.key}-")
-            case _:
-                assert_never(requirement.operator)
-    return " ".join([command, *changes, *(["--overwrite"] if overwrite else [])])
-
-
-def _block_miss(block: Block, flow: Flow, direction: Direction, holder: str | None) -> Miss:
-    far = flow.source if direction is Direction.INGRESS else flow.destination
-    name = f"{far} ({holder})" if holder else str(far)
+def _block_lacks(block: Block, question: _Question) -> tuple[Lack, ...]:
+    far, known = question.far, question.known
+    holder = known.stand_ins.get(far) or getattr(question.cluster.endpoint_at(far), "key", None)
+    name = str(holder) if far in known.stand_ins else f"{far} ({holder})" if holder else str(far)
+    remedy = None if holder else _admit_address(question)
     if block.cidr.version != far.version:
-        return Miss(Aspect.ADDRESS_FAMILY, f"peer needs IPv{block.cidr.version} {block}", f"{name} is IPv{far.version}")
+        needs = f"peer needs IPv{block.cidr.version} {block}"
+        return (Miss(Aspect.ADDRESS_FAMILY, needs, f"{name} is IPv{far.version}", remedy),)
+    if far in known.stand_ins:
+        everything = block.cidr.prefixlen == 0 and not block.exceptions
+        return () if everything else (address_of(known.stand_ins[far], f"peer needs {block}"),)
+    if block.contains(far):
+        return ()
     for hole in block.exceptions:
         if contains(hole, far):
-            return Miss(Aspect.EXCEPTION, f"peer needs {block.cidr}", f"{name} is in its exception {hole}")
-    return Miss(Aspect.OUTSIDE_BLOCK, f"peer needs {block}", f"{name} is outside of it")
+            return (Miss(Aspect.EXCEPTION, f"peer needs {block.cidr}", f"{name} is in its exception {hole}", remedy),)
+    return (Miss(Aspect.OUTSIDE_BLOCK, f"peer needs {block}", f"{name} is outside of it", remedy),)
 
 
-def _traffic_misses(rule: Rule, flow: Flow, cluster: Cluster) -> tuple[Miss, ...]:
+def _admit_address(question: _Question) -> str | None:
+    """Return what admits the far end by its address; nothing does that plainly for an address that is not known."""
+    if question.far in question.known.stand_ins:
+        return None
+    return fixes.add_address(question.origin, question.direction, question.far)
+
+
+def _traffic_lacks(rule: Rule, question: _Question) -> tuple[Lack, ...]:
     if rule.traffic is ANY_TRAFFIC:
         return ()
-    candidates = [_port_misses(match, flow, cluster) for match in rule.traffic.matches]
+    candidates = [_port_lacks(match, question) for match in rule.traffic.matches]
     if not candidates:
-        return (Miss(Aspect.NOTHING, "the rule matches no port", "because it is invalid or empty"),)
-    nearest = min(candidates, key=_distance)
-    if len(candidates) == 1 or not nearest or nearest[0].aspect is Aspect.PORT_NAME:
-        return nearest
+        return (Miss(Aspect.NOTHING, "the rule matches no port", "as it stands"),)
+    best = _best(candidates)
+    nearest = next((lack for lack in best if isinstance(lack, Miss)), None)
+    if len(candidates) == 1 or nearest is None or nearest.aspect is Aspect.PORT_NAME:
+        return best
     # Of several entries that all miss, the list as a whole says more than the nearest of them.
-    return (Miss(nearest[0].aspect, f"ports need one of {rule.traffic}", nearest[0].found, nearest[0].remedy),)
+    return (Miss(nearest.aspect, f"ports need one of {rule.traffic}", nearest.found, nearest.remedy),)
 
 
-def _port_misses(match: PortMatch, flow: Flow, cluster: Cluster) -> tuple[Miss, ...]:
+def _port_lacks(match: PortMatch, question: _Question) -> tuple[Lack, ...]:
+    flow = question.flow
     traffic = flow.protocol.value if flow.port is None else f"{flow.protocol.value}/{flow.port}"
     needs, found = f"port needs {match}", f"the flow is {traffic}"
     if match.protocol is not flow.protocol:
-        remedy = f"add {traffic} to the rule's ports" if flow.protocol.has_ports else "a rule without ports admits it"
+        ported = flow.protocol.has_ports
+        remedy = fixes.add_port(question.origin, flow) if ported else "a rule without ports admits it"
         return (Miss(Aspect.PROTOCOL, needs, found, remedy),)
     if match.port is ANY_PORT:
         return ()
-    remedy = f"add {traffic} to the rule's ports"
     match match.port:
         case PortRange() as ports:
             inside = flow.port is not None and ports.contains(flow.port)
-            return () if inside else (Miss(Aspect.PORT, needs, found, remedy),)
+            return () if inside else (Miss(Aspect.PORT, needs, found, fixes.add_port(question.origin, flow)),)
         case NamedPort(name):
-            return _name_misses(match, name, flow, cluster)
+            return _name_lacks(match, name, question)
         case _:
             assert_never(match.port)
 
 
-def _name_misses(match: PortMatch, name: str, flow: Flow, cluster: Cluster) -> tuple[Miss, ...]:
-    needs = f"port needs {match} by name"
-    destination = cluster.endpoint_at(flow.destination)
+def _name_lacks(match: PortMatch, name: str, question: _Question) -> tuple[Lack, ...]:
+    needs, flow = f"port needs {match} by name", question.flow
+    destination = question.cluster.endpoint_at(flow.destination)
     if destination is None:
-        found = f"{flow.destination} is not a pod of the pod network: it has no port names"
-        return (Miss(Aspect.PORT_NAME, needs, found, f"name the number: {flow.port}"),)
+        if flow.destination in question.known.strangers:
+            return (holder_of(flow.destination, needs),)
+        found = f"{question.name(flow.destination)} is not a pod of the pod network: it has no port names"
+        return (Miss(Aspect.PORT_NAME, needs, found, fixes.add_port(question.origin, flow)),)
     numbers = destination.port_numbers(name, match.protocol)
     if flow.port in numbers:
         return ()

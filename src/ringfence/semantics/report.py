@@ -7,32 +7,38 @@ is stable: ``apiVersion`` changes when a field changes its meaning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, assert_never
 
+from ringfence.model.flow import Flow
 from ringfence.model.policy import Action
 from ringfence.semantics.evaluate import Reason
-from ringfence.semantics.explain import (
+from ringfence.semantics.explain import End, Explanation
+from ringfence.semantics.findings import (
     DoesNotMatch,
-    End,
-    Explanation,
     Finding,
-    HalfExplanation,
+    JudgedHalf,
     Matches,
     NotApplicable,
+    Undecidable,
 )
-from ringfence.semantics.nearest import RuleMiss
+from ringfence.semantics.knowledge import Unknown
+from ringfence.semantics.miss import Miss, RuleMiss
 
 API_VERSION = "ringfence.io/v1alpha1"
-_SAYS = {Action.ALLOW: "admits", Action.DENY: "denies", Action.PASS: "passes on"}
+_SAYS = {Action.ALLOW: "Admits", Action.DENY: "Denies", Action.PASS: "PassesOn"}
 
 
 def headline(explanation: Explanation) -> str:
     """Return the answer in one line: ``demo/client -> demo/server TCP/80: DENIED``."""
-    flow = explanation.flow
-    traffic = flow.protocol.value if flow.port is None else f"{flow.protocol.value}/{flow.port}"
-    word = "ALLOWED" if explanation.allowed else "DENIED"
-    return f"{explanation.source} -> {explanation.destination} {traffic}: {word}"
+    answer = explanation.outcome.value.upper()
+    leaving = explanation.leaving
+    through = "" if leaving == explanation.flow else f" (through {leaving.destination} port {leaving.port})"
+    return f"{explanation.source} -> {explanation.destination} {_traffic(explanation.flow)}{through}: {answer}"
+
+
+def _traffic(flow: Flow) -> str:
+    return flow.protocol.value if flow.port is None else f"{flow.protocol.value}/{flow.port}"
 
 
 def text(explanation: Explanation, *, every_policy: bool = False) -> str:
@@ -46,8 +52,16 @@ def text(explanation: Explanation, *, every_policy: bool = False) -> str:
     return "\n".join(lines)
 
 
-def _half_lines(side: HalfExplanation, end: End) -> Iterator[str]:
-    yield f"{side.half.direction.value} of {end}: {_because(side)}"
+def unknown_lines(unknowns: Iterable[Unknown]) -> Iterator[str]:
+    """Yield what would have to be known, and how it could be."""
+    for unknown in unknowns:
+        yield f"would have to be known: {unknown.fact}"
+        yield f"  to know it: {unknown.remedy}"
+
+
+def _half_lines(side: JudgedHalf, end: End) -> Iterator[str]:
+    yield f"{side.direction.value} of {end}: {_because(side)}"
+    yield from (f"  {line}" for line in unknown_lines(side.unknowns))
     nearest = side.nearest
     if nearest is not None:
         yield f"  nearest rule: {nearest.origin}"
@@ -57,105 +71,129 @@ def _half_lines(side: HalfExplanation, end: End) -> Iterator[str]:
             yield f"    to match it: {remedy}"
 
 
-def _because(side: HalfExplanation) -> str:
-    half = side.half
-    word = "allowed" if half.allowed else "denied"
-    match half.reason:
+def _because(side: JudgedHalf) -> str:
+    word = side.outcome.value.lower()
+    match side.reason:
         case Reason.RULE:
-            return f"{word} by {half.decided_by}"
+            return f"{word} by {side.decided_by}"
         case Reason.DEFAULT:
             rules = any(isinstance(f, DoesNotMatch) and f.nearest is not None for f in side.findings)
-            tail = "and no rule matches" if rules else f"with no {half.direction.value} rule at all"
-            return f"{word}, isolated by {', '.join(map(str, half.isolated_by))}, {tail}"
+            tail = "and no rule matches" if rules else f"with no {side.direction.value} rule at all"
+            return f"{word}, isolated by {_listed(side)}, {tail}"
         case Reason.NOT_ISOLATED:
             unselecting = sum(isinstance(f, NotApplicable) for f in side.findings)
             count = f" ({unselecting} in its namespace do not apply to it)" if unselecting else ""
             return f"{word}, no policy isolates it{count}"
+        case None:
+            return f"{word}, isolated by {_listed(side)}" if side.isolated_by else word
         case Reason.NOT_A_POD | Reason.SELF | Reason.OWN_NODE | Reason.TO_OWN_NODE | Reason.PASSED:
-            return f"{word}, {half.reason.value!s}"
+            return f"{word}, {side.reason.value!s}"
         case _:
-            assert_never(half.reason)
+            assert_never(side.reason)
+
+
+def _listed(side: JudgedHalf) -> str:
+    return ", ".join(map(str, side.isolated_by))
+
+
+def finding_word(finding: Finding) -> str:
+    """Return the one word for what a policy makes of a flow."""
+    match finding:
+        case NotApplicable():
+            return "NotApplicable"
+        case Matches():
+            return _SAYS[finding.action]
+        case DoesNotMatch():
+            return "DoesNotAdmit"
+        case Undecidable():
+            return "Undecidable"
+        case _:
+            assert_never(finding)
 
 
 def _finding_text(finding: Finding) -> str:
+    head = f"{finding.policy}: {finding_word(finding)}"
     match finding:
-        case NotApplicable(policy, misses):
-            why = "; ".join(map(str, misses)) or "it is not about this direction"
-            return f"{policy} does not apply: {why}"
-        case Matches(policy, rule, action):
-            return f"{policy} {_SAYS[action]} it: {rule.path}"
-        case DoesNotMatch(policy, nearest):
+        case NotApplicable(_, misses):
+            return f"{head}: {'; '.join(map(str, misses)) or 'it is not about this direction'}"
+        case Matches(_, rule, _):
+            return f"{head}: {rule.path}"
+        case DoesNotMatch(_, nearest):
             if nearest is None:
-                return f"{policy} isolates, and has no rules"
-            return f"{policy} isolates; {nearest.origin.path}: {'; '.join(map(str, nearest.misses))}"
+                return f"{head}: it isolates, and has no rules"
+            return f"{head}: {nearest.origin.path}: {'; '.join(map(str, nearest.misses))}"
+        case Undecidable(_, unknowns):
+            return f"{head}: {'; '.join(unknown.fact for unknown in unknowns)}"
         case _:
             assert_never(finding)
 
 
 def document(explanation: Explanation) -> dict[str, Any]:
     """Return the explanation as a JSON object."""
-    flow = explanation.flow
+    flow, leaving = explanation.flow, explanation.leaving
     return {
         "apiVersion": API_VERSION,
         "kind": "Explanation",
+        "verdict": explanation.outcome.value,
         "allowed": explanation.allowed,
-        "flow": {
-            "source": str(flow.source),
-            "destination": str(flow.destination),
-            "protocol": flow.protocol.value,
-            "port": flow.port,
-        },
+        "family": flow.destination.version,
+        "protocol": flow.protocol.value,
+        "port": flow.port,
         "source": _end_document(explanation.source),
         "destination": _end_document(explanation.destination),
+        "through": None if leaving == flow else {"address": str(leaving.destination), "port": leaving.port},
         "egress": _half_document(explanation.egress),
         "ingress": _half_document(explanation.ingress),
         "notes": list(explanation.notes),
     }
 
 
+def unknown_document(unknown: Unknown) -> dict[str, Any]:
+    """Return what is not known as a JSON object."""
+    return {"gap": unknown.gap.value, "fact": unknown.fact, "remedy": unknown.remedy}
+
+
 def _end_document(end: End) -> dict[str, Any]:
     return {
-        "address": str(end.address),
-        "pod": str(end.endpoint.key) if end.endpoint else None,
+        "address": str(end.address) if end.address else None,
+        "pod": str(end.pod) if end.pod else None,
         "node": end.node.name if end.node else None,
         "hostNetworkPods": list(end.host_network),
     }
 
 
-def _half_document(side: HalfExplanation) -> dict[str, Any]:
-    half = side.half
+def _half_document(side: JudgedHalf) -> dict[str, Any]:
     return {
-        "allowed": half.allowed,
-        "reason": half.reason.name.lower(),
-        "isolatedBy": [str(ref) for ref in half.isolated_by],
-        "decidedBy": str(half.decided_by) if half.decided_by else None,
-        "nearest": _miss_document(side.nearest),
+        "verdict": side.outcome.value,
+        "reason": side.reason.name.lower() if side.reason else None,
+        "isolatedBy": [str(ref) for ref in side.isolated_by],
+        "decidedBy": str(side.decided_by) if side.decided_by else None,
+        "nearest": _nearest_document(side.nearest),
+        "unknowns": [unknown_document(unknown) for unknown in side.unknowns],
         "policies": [_finding_document(finding) for finding in side.findings],
     }
 
 
-def _miss_document(miss: RuleMiss | None) -> dict[str, Any] | None:
-    if miss is None:
-        return None
-    return {
-        "rule": str(miss.origin),
-        "misses": [
-            {"aspect": m.aspect.value, "needs": m.needs, "found": m.found, "remedy": m.remedy} for m in miss.misses
-        ],
-    }
+def _nearest_document(miss: RuleMiss | None) -> dict[str, Any] | None:
+    return None if miss is None else {"rule": str(miss.origin), "misses": _misses_document(miss.misses)}
+
+
+def _misses_document(misses: Iterable[Miss]) -> list[dict[str, Any]]:
+    return [{"aspect": m.aspect.value, "needs": m.needs, "found": m.found, "remedy": m.remedy} for m in misses]
 
 
 def _finding_document(finding: Finding) -> dict[str, Any]:
+    said: dict[str, Any] = {"rule": None, "misses": [], "unknowns": []}
     match finding:
-        case NotApplicable(policy, misses):
-            return {"policy": str(policy), "finding": "notApplicable", "because": [str(miss) for miss in misses]}
-        case Matches(policy, rule, action):
-            return {
-                "policy": str(policy),
-                "finding": "admits" if action is Action.ALLOW else action.value,
-                "rule": str(rule),
-            }
-        case DoesNotMatch(policy, nearest):
-            return {"policy": str(policy), "finding": "doesNotAdmit", "nearest": _miss_document(nearest)}
+        case NotApplicable(_, misses):
+            said["misses"] = _misses_document(misses)
+        case Matches(_, rule, _):
+            said["rule"] = str(rule)
+        case DoesNotMatch(_, nearest):
+            if nearest is not None:
+                said |= {"rule": str(nearest.origin), "misses": _misses_document(nearest.misses)}
+        case Undecidable(_, unknowns):
+            said["unknowns"] = [unknown_document(unknown) for unknown in unknowns]
         case _:
             assert_never(finding)
+    return {"policy": str(finding.policy), "finding": finding_word(finding), **said}

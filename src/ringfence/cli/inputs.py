@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where commands that judge get their objects from: files (``-f``), or the cluster of a kubeconfig; never both."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+if TYPE_CHECKING:
+    from ringfence.apis.manifests import Offline
+    from ringfence.errors import InvalidObject
+
+_SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
+_LISTS = (
+    ("/api/v1/namespaces", "v1", "Namespace"),
+    ("/api/v1/nodes", "v1", "Node"),
+    ("/api/v1/pods", "v1", "Pod"),
+    ("/api/v1/services", "v1", "Service"),
+    (_SLICES, "discovery.k8s.io/v1", "EndpointSlice"),
+    ("/apis/networking.k8s.io/v1/networkpolicies", "networking.k8s.io/v1", "NetworkPolicy"),
+)
+_READ = ("Namespace", "Node", "Pod", "Service", "EndpointSlice.discovery.k8s.io", "NetworkPolicy.networking.k8s.io")
+
+
+class Inputs(NamedTuple):
+    """What there is to judge: the objects as they were given, and the cluster and policies that they make up."""
+
+    objects: Sequence[Mapping[str, Any]]
+    offline: Offline
+    namespace: str
+    live: bool
+
+
+def from_files(filenames: Iterable[str], *, recursive: bool) -> Inputs:
+    """Read files; prints everything that is wrong with them, a line each, and exits with 2 if anything is."""
+    from ringfence.apis.manifests import by_place, cluster_from_manifests, kind_of, load_paths
+    from ringfence.apis.workloads import is_workload
+
+    loaded = load_paths(filenames, recursive=recursive, stdin=sys.stdin.read)
+    offline = cluster_from_manifests(loaded.manifests, fill_gaps=True)
+    complain(by_place((*loaded.problems, *offline.problems)))
+    objects = [manifest.object for manifest in loaded.manifests]
+    unread = {kind_of(obj) for obj in objects if not is_workload(obj)} - set(_READ)
+    for kind in sorted(unread):
+        click.echo(f"note: {kind} is not read; only workloads and {', '.join(sorted(_READ))} decide", err=True)
+    return Inputs(objects, offline, "default", live=False)
+
+
+def complain(problems: Sequence[InvalidObject]) -> None:
+    """Print complaints, each beginning with its place as editors and compilers have it; exits with 2 if any."""
+    for problem in problems:
+        click.echo(str(problem), err=True)
+    if problems:
+        raise click.exceptions.Exit(2)
+
+
+def from_cluster(kubeconfig: str | None, context: str | None) -> Inputs:
+    """Ask a cluster; prints a warning for each object that is stored and invalid."""
+    import msgspec
+
+    from ringfence.apis.manifests import cluster_from_objects
+    from ringfence.cli.progress import Steps
+    from ringfence.errors import ClusterError
+    from ringfence.kube.config import load_access
+    from ringfence.kube.oneshot import Connection
+
+    access = load_access(kubeconfig, context)
+    objects: list[Mapping[str, Any]] = []
+    with Steps(access.server) as steps, Connection(access) as connection:
+        for path, api_version, kind in _LISTS:
+            steps.show(f"reading {kind}s")
+            # Items of a list do not repeat what they are.
+            identity = {"apiVersion": api_version, "kind": kind}
+            try:
+                objects += ({**msgspec.json.decode(raw), **identity} for raw in connection.items(path))
+            except ClusterError as error:
+                if path != _SLICES or error.code not in (403, 404):
+                    raise
+                click.echo(f"note: Services without a selector lead nowhere known: {error}", err=True)
+    offline = cluster_from_objects(objects, fill_gaps=True)
+    for problem in offline.problems:
+        click.echo(f"warning: stored, but invalid; what is broken of it matches nothing: {problem}", err=True)
+    return Inputs(objects, offline, access.default_namespace, live=True)
