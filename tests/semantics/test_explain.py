@@ -296,7 +296,7 @@ def test_a_named_port_of_an_outside_destination_suggests_the_number() -> None:
 
     assert miss.aspect is Aspect.PORT_NAME
     assert miss.remedy is not None
-    assert '"value": {"protocol": "TCP", "port": 443}' in miss.remedy
+    assert '"value":{"protocol":"TCP","port":443}' in miss.remedy
 
 
 def test_icmp_is_told_that_it_needs_a_rule_without_ports() -> None:

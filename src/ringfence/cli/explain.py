@@ -154,7 +154,7 @@ def _print_text(answer: Answer, *, wide: bool) -> None:
     shown = {each.outcome: each for each in reversed(answer.explanations)}
     firsts = [each for each in answer.explanations if shown[each.outcome] is each]
     differ = len(firsts) > 1
-    if answer.outcome not in shown:
+    if differ or answer.outcome not in shown:
         _headline(f"{answer.question}: {answer.outcome.value.upper()}", answer.outcome.value)
     for line in unknown_lines(answer.unknowns):
         click.echo(f"  {line}")

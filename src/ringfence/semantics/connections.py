@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ringfence.apis.workloads import twin_of
 from ringfence.errors import UsageError
 from ringfence.model.cluster import Cluster
 from ringfence.model.flow import Flow
@@ -18,7 +19,7 @@ from ringfence.model.ports import Protocol
 from ringfence.semantics.ends import Directory, Resolved, Target, first_only
 from ringfence.semantics.explain import Explanation, explain
 from ringfence.semantics.findings import Outcome, both
-from ringfence.semantics.knowledge import Gap, Knowledge, Unknown
+from ringfence.semantics.knowledge import Gap, Knowledge, Unknown, node_of
 
 _ORDER = (Outcome.DENIED, Outcome.UNDECIDABLE, Outcome.ALLOWED)
 
@@ -46,8 +47,12 @@ def answer(directory: Directory, start: Resolved, goal: Resolved, protocol: Prot
     """Explain every connection from a start to a goal."""
     sources = first_only(start.targets)
     targets = first_only(goal.targets, opposite=sources)
-    question = f"{start.label} -> {goal.label} {protocol.value}"
-    notes = (*start.notes, *goal.notes)
+    ports = {target.port for target in targets} - {None}
+    traffic = f"{protocol.value}/{ports.pop()}" if len(ports) == 1 else protocol.value
+    question = f"{start.label} -> {goal.label} {traffic}"
+    twins = [each for each in targets if each.pod is not None and twin_of(each.pod) is not None]
+    another = [f"{each.label} stands for another pod of {twin_of(each.pod)}" for each in twins if each.pod is not None]
+    notes = (*start.notes, *goal.notes, *another)
     if not targets:
         return Answer(question, Outcome.UNDECIDABLE, (), notes, goal.unknowns)
     strangers = frozenset(a for each in (*sources, *targets) if each.stranger for a in each.addresses.values())
@@ -59,9 +64,8 @@ def answer(directory: Directory, start: Resolved, goal: Resolved, protocol: Prot
         for target in targets:
             found = list(_families(source, target, protocol, directory.cluster, policies, known))
             explanations += found
-            told = {each.outcome for each in found}
-            doubts = _which_families((source, target)) if len(told) > 1 else []
-            outcomes.append(Outcome.UNDECIDABLE if doubts else both(told))
+            doubts = _doubts(source, target, found)
+            outcomes.append(Outcome.UNDECIDABLE if doubts else both(each.outcome for each in found))
             unknowns += doubts
     if not explanations:
         names = " and ".join(target.label for target in (*sources, *targets))
@@ -76,25 +80,44 @@ def _families(
     for version in sorted(source.addresses.keys() & target.addresses.keys()):
         echo = Protocol.ICMPV6 if version == 6 else Protocol.ICMP
         spoken = protocol if protocol.has_ports else echo
-        leaving, arriving = _flows(source, target, version, spoken)
-        yield explain(arriving, cluster, policies, known=known, leaving=leaving)
+        for leaving, arriving in _flows(source, target, version, spoken):
+            yield explain(arriving, cluster, policies, known=known, leaving=leaving)
 
 
-def _flows(source: Target, target: Target, version: int, protocol: Protocol) -> tuple[Flow, Flow]:
-    """Return how a connection leaves its source and how it arrives (SEMANTICS 31, 32).
+def _flows(source: Target, target: Target, version: int, protocol: Protocol) -> Iterator[tuple[Flow, Flow]]:
+    """Yield how a connection leaves its source and how it arrives (SEMANTICS 31, 32).
 
     A node translates its own port after it has received the packet, and gives it its own address as the source when it
-    sends it on to another node; on the way to a pod of its own, the policies of that pod still see the client.
+    sends it on to another node; on the way to a pod of its own, the policies of that pod still see the client. Of a pod
+    that has no node yet, either may come true.
     """
     start, end = source.addresses[version], target.addresses[version]
     direct = Flow(start, end, protocol, target.port)
     through = target.through
     if through is None:
-        return direct, direct
+        yield direct, direct
+        return
     at_node = min((a for a in through.node.addresses if a.version == version), key=int)
     asked = direct if source.node == through.node.name else Flow(start, at_node, protocol, through.port)
-    passed_on = not through.keeps_source and target.node != through.node.name
-    return asked, Flow(at_node, end, protocol, target.port) if passed_on else direct
+    if through.keeps_source or target.node in (None, through.node.name):
+        yield asked, direct
+    if not through.keeps_source and target.node != through.node.name:
+        yield asked, Flow(at_node, end, protocol, target.port)
+
+
+def _doubts(source: Target, target: Target, found: Sequence[Explanation]) -> list[Unknown]:
+    """Return why it is not known which of several explanations that differ come true; none if all of them do."""
+    if len({each.outcome for each in found}) < 2:
+        return []
+    in_families = {version: [e for e in found if e.flow.source.version == version] for version in (4, 6)}
+    unplaced = target.through is not None and any(len({e.outcome for e in each}) > 1 for each in in_families.values())
+    node = (
+        [node_of(target.label, f"{target.through.node.name} may send to it directly")]
+        if unplaced and target.through
+        else []
+    )
+    told = [both(e.outcome for e in each) for each in in_families.values() if each]
+    return node or (_which_families((source, target)) if len(set(told)) > 1 else [])
 
 
 def _which_families(ends: Sequence[Target]) -> list[Unknown]:

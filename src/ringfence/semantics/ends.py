@@ -21,7 +21,7 @@ from ringfence.errors import UsageError
 from ringfence.model.addresses import Address, address_order, contains
 from ringfence.model.cluster import Cluster, Endpoint, Node, PodKey
 from ringfence.model.ports import LAST_PORT, Protocol
-from ringfence.semantics.knowledge import EVERYTHING_KNOWN, Knowledge, Unknown
+from ringfence.semantics.knowledge import EVERYTHING_KNOWN, Knowledge, Unknown, node_of
 from ringfence.semantics.services import Backend, Meta, Service, ServicePort, Services
 
 _KINDS = {
@@ -31,6 +31,10 @@ _KINDS = {
     "outside": "outside",
     **WORDS,
 }
+# Where clusters get the addresses of their pods and nodes from (RFC 1918, RFC 6598, RFC 4193).
+_CLUSTERS_USE = tuple(
+    map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
+)
 _FORMS = "NAMESPACE/NAME, pod/NAME, svc/NAMESPACE/NAME, deploy/NAME, node/NAME, an address or outside/ADDRESS"
 
 
@@ -196,7 +200,7 @@ class Directory:
         networks = [network for network in networks if network.version == address.version]
         if self.whole or networks:
             return not self.whole and any(contains(network, address) for network in networks)
-        return bool(self.known.stand_ins) and not address.is_global
+        return bool(self.known.stand_ins) and any(contains(network, address) for network in _CLUSTERS_USE)
 
     def _named(self, name: str, text: str) -> PodKey:
         namespace, slash, rest = name.rpartition("/")
@@ -284,7 +288,11 @@ class Directory:
         targets = [replace(self._backend_target(backend), through=through) for backend in backends]
         label = f"node/{node.name}"
         if service.keeps_source:
+            unplaced = next((target for target in targets if target.node is None), None)
+            if unplaced is not None:
+                return Resolved((), (), (node_of(unplaced.label, f"{node.name} sends to its own pods only"),), label)
             targets = [target for target in targets if target.node == node.name]
+        targets = [replace(each, addresses=_shared(each, node)) for each in targets if _shared(each, node)]
         if not targets:
             return Resolved((), (), (self.services.missing(service, chosen, self.where),), label)
         policy = (
@@ -329,6 +337,12 @@ def _by_family(addresses: Iterable[Address]) -> dict[int, Address]:
     for address in sorted(addresses, key=address_order):
         families.setdefault(address.version, address)
     return families
+
+
+def _shared(target: Target, node: Node) -> dict[int, Address]:
+    """Return the addresses of a target in the families that a node has: its ports are no others'."""
+    families = {address.version for address in node.addresses}
+    return {version: address for version, address in target.addresses.items() if version in families}
 
 
 def _places(targets: Iterable[Target]) -> str:

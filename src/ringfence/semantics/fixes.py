@@ -58,7 +58,7 @@ def label_pod(endpoint: Endpoint, unmet: Iterable[Requirement], known: Knowledge
         return f"set {pairs} in the pod template of {owner.kind} {key.namespace}/{owner.name}"
     patch = {"spec": {"template": {"metadata": {"labels": labels}}}}
     name = f"{owner.kind.lower()} {owner.name} -n {key.namespace}"
-    return f"kubectl patch {name} --type=merge -p {shlex.quote(json.dumps(patch))}"
+    return f"kubectl patch {name} --type=merge -p {shlex.quote(_json(patch))}"
 
 
 def add_port(origin: Origin, flow: Flow) -> str:
@@ -83,9 +83,13 @@ def _side(direction: Direction) -> str:
 
 def _patch(origin: Origin, field: str, entry: Mapping[str, Any]) -> str:
     pointer = "/" + re.sub(r"\[(\d+)\]", r"/\1", origin.path).replace(".", "/")
-    patch = json.dumps([{"op": "add", "path": f"{pointer}/{field}/-", "value": entry}])
+    patch = _json([{"op": "add", "path": f"{pointer}/{field}/-", "value": entry}])
     ref = origin.object
     return f"kubectl patch {ref.kind.lower()} {ref.name} -n {ref.namespace} --type=json -p {shlex.quote(patch)}"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _written(selector: Selector) -> dict[str, Any]:

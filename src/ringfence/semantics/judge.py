@@ -92,7 +92,7 @@ def judge(
         if local is Match.YES:
             return replace(told, reason=Reason.OWN_NODE)
         if local is Match.UNKNOWN:
-            doubts = (node_of(subject.key, f"whether {known.stand_ins.get(far, far)} is, or is on, its own node"),)
+            doubts = (_whether_own_node(far, subject, known),)
     return _concluded(told, _ask_tiers(policies.tiers, readings), doubts)
 
 
@@ -122,6 +122,14 @@ def _is_own_node(far: Address, subject: Endpoint, cluster: Cluster, known: Knowl
         return Match.NO if node is not None and node.addresses else Match.UNKNOWN
     unplaced = subject.key in known.unplaced and cluster.node_at(far) is not None
     return Match.UNKNOWN if unplaced else Match.NO
+
+
+def _whether_own_node(far: Address, subject: Endpoint, known: Knowledge) -> Unknown:
+    if far in known.strangers:
+        return holder_of(far, f"the node that {subject.key} runs on always reaches it")
+    host = known.stand_ins.get(far)
+    why = f"its own node always reaches it, and {host or far} may be {'on it' if host else 'that'}"
+    return node_of(subject.key if subject.key in known.unplaced else host, why)
 
 
 def _concerns(reading: _Reading, subject: Endpoint) -> bool:
