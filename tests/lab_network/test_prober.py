@@ -194,9 +194,9 @@ def test_a_forgotten_namespace_ends_with_its_name(network: Network) -> None:
 
 
 def test_a_probe_has_a_port_of_a_protocol_that_has_ports() -> None:
-    """ICMP and port 0 are no probes."""
+    """Port 0 is none, ICMP has none."""
     (address,) = addresses("10.0.0.1")
-    with pytest.raises(ValueError, match="not ICMP"):
+    with pytest.raises(ValueError, match="ICMP has no ports"):
         Probe("rf-x", address, Protocol.ICMP, 80)
     with pytest.raises(ValueError, match="no port to probe: 0"):
         Probe("rf-x", address, Protocol.TCP, 0)

@@ -22,7 +22,7 @@ from ringfence.dataplanes.base import Dataplane
 from ringfence.dataplanes.nftables.apply import NftablesDataplane
 from ringfence.errors import UsageError
 from ringfence.host import netns
-from ringfence.lab import fabric, icmperrors, pinger, prober
+from ringfence.lab import fabric, icmperrors, prober
 from ringfence.lab.config import NetworkPlugin
 from ringfence.lab.controllers.actions import Create
 from ringfence.lab.controllers.endpointslices import plan as plan_slices
@@ -35,6 +35,7 @@ from ringfence.model.policy import PolicySet
 from ringfence.model.settings import DEFAULTS, Settings
 
 ENGINES: dict[str, Callable[[], Dataplane]] = {"nftables": NftablesDataplane}
+_MOST_CONTROLS = 8
 _SERIAL = itertools.count()
 _FORGED_PORTS = (20000, 30000)  # which no connection has: they are below the kernel's own choice
 _FATES = {
@@ -88,23 +89,30 @@ class Packets:
     def verdicts(self, probes: Sequence[Probe]) -> list[bool]:
         """Send a first packet for each probe, and tell for each whether it got through."""
         homes = self._homes(probes)
-        ported = [n for n, p in enumerate(probes) if p.port is not None and p.asks is Asks.CONNECTION]
-        plain = [n for n, p in enumerate(probes) if p.port is None]
-        errors = [n for n, p in enumerate(probes) if p.asks is not Asks.CONNECTION]
-        passed: dict[int, bool] = {}
-        for number in ported:
+        plain = [number for number, probe in enumerate(probes) if probe.asks is Asks.CONNECTION]
+        errors = [number for number, probe in enumerate(probes) if probe.asks is not Asks.CONNECTION]
+        for number in plain:
             for way in probes[number].ways:
-                assert way.incoming.port is not None, "a probe with a port leads to a port"
-                self._prober.listen(homes[way.incoming.destination], [(way.incoming.protocol, way.incoming.port)])
-        outcomes = self._prober.probe([_question(probes[number], homes) for number in ported])
-        passed |= {number: outcome.passed for number, outcome in zip(ported, outcomes, strict=True)}
-        pings = [
-            pinger.Ping(homes[probe.source.address], probe.source.address, probe.destination.address)
-            for probe in (probes[number] for number in plain)
-        ]
-        passed |= zip(plain, pinger.ping(pings, timeout=prober.TIMEOUT), strict=True)
+                if way.incoming.port is not None:
+                    home = homes[way.incoming.destination]
+                    self._prober.listen(home, [(way.incoming.protocol, way.incoming.port)])
+        asked = [probes[number] for number in plain]
+        outcomes = self._prober.probe([_question(probe, homes) for probe in asked], controls=self._controls(asked))
+        passed = {number: outcome.passed for number, outcome in zip(plain, outcomes, strict=True)}
         passed |= zip(errors, self._error_verdicts([probes[number] for number in errors], homes), strict=True)
         return [passed[number] for number in range(len(probes))]
+
+    def _controls(self, probes: Sequence[Probe]) -> list[prober.Probe]:
+        """Return ways that are open unless an engine errs: to pods that are asked, each from its own node."""
+        pods = {address: pod for pod in self._pods for address in pod.addresses}
+        asked = {way.incoming.destination: way.incoming for probe in probes for way in probe.ways}
+        controls = []
+        for address, flow in asked.items():
+            pod = pods.get(address)
+            own = next((a for a in pod.node.addresses if a.version == address.version), None) if pod else None
+            if pod is not None and own is not None:
+                controls.append(prober.Probe(pod.node.netns, address, flow.protocol, flow.port, own))
+        return controls[:: -(-len(controls) // _MOST_CONTROLS) or 1]
 
     def open(self, connections: Sequence[Connection]) -> list[bool]:
         """Open connections, one after the other."""
@@ -251,7 +259,6 @@ def _node_addresses(cluster: Cluster) -> Mapping[str, Sequence[Address]]:
 
 
 def _question(probe: Probe, homes: Mapping[Address, str]) -> prober.Probe:
-    assert probe.port is not None, "chosen by the caller"
     source, destination = probe.source.address, probe.destination.address
     return prober.Probe(homes[source], destination, probe.protocol, probe.port, source)
 

@@ -5,30 +5,38 @@ One thread and one epoll for all of it: the thread enters each source's namespac
 (which stay there), and hears all answers together. Asking is ``prober_asking``'s, answering ``prober_answering``'s;
 here is decided how long silence must last to count as a denial.
 
-A drop is silence, so a slow machine could make an open way look closed. Therefore the thread watches itself: if it was
-not run when it was due, or an answer came late, what was silent is asked again with more patience. Late answers to
-the first question count too.
+A drop is silence, so a slow machine could make an open way look closed. How long is long enough, answers tell: those
+of the same probes, and of ``controls``, ways that are expected to be open. A way is closed if it was silent twice, each
+time for many times as long as the slowest answer took, while answers came to fresh questions and this thread was run
+when it was due. If not, patience is doubled and what was silent is asked again. Late answers to earlier questions count
+too. Where nothing at all answers there is nothing to go by, and silence must last for the whole ``timeout``.
 """
 
 from __future__ import annotations
 
+import enum
 import resource
 import select
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from ringfence.host import netns
 from ringfence.lab.prober_answering import BACKLOG, Answerers
-from ringfence.lab.prober_asking import Askers, Outcome, Probe
+from ringfence.lab.prober_asking import Askers
+from ringfence.lab.prober_question import Outcome, Probe
 from ringfence.model.ports import Protocol
 
 __all__ = ["Outcome", "Probe", "Prober"]
 
-TIMEOUT = 0.4  # seconds of silence that are a denial, on a machine that is not overloaded
-_ROUNDS = 4  # times that a silent probe is asked at most
-_LATE = 0.25  # of the timeout: a thread or an answer that is later than this shows an overloaded machine
+TIMEOUT = 0.4  # seconds of silence that are a denial where nothing answers
+_PATIENCE = 0.06  # seconds that the first question waits; an answer takes about one thousandth
+_MOST_PATIENCE = 4.0
+_ROUNDS = 8  # as many as lead from the one to the other, and one
+_LATE = 0.25  # of the patience: a thread or an answer that is later than this shows an overloaded machine
+_CALM_ROUNDS = 2
+_FRESH = 16  # questions that are asked again in each round although they were answered
 _TICK = 0.02  # seconds between two looks at the clock
 _ANSWER_EVERY = 32  # probes after which answers are heard: receive buffers hold some two hundred datagrams
 _SPARE_DESCRIPTORS = 64
@@ -76,77 +84,138 @@ class Prober:
         self._askers.forget(name)
         self.answerers.forget(name)
 
-    def probe(self, probes: Sequence[Probe]) -> list[Outcome]:
+    def probe(self, probes: Sequence[Probe], *, controls: Sequence[Probe] = ()) -> list[Outcome]:
         """Try all connections, each of them new, and return an outcome for each, in order.
 
-        Takes the timeout if anything is silent, longer on an overloaded machine or if there are more probes than file
+        ``controls`` are asked too, for their answers show how quick the machine is; nothing is wrong if they have none.
+        Takes longer if anything is silent, the more so on an overloaded machine or if there are more probes than file
         descriptors. Raises ``HostRefused`` if a probe could not be made (no such namespace, a foreign source address).
         """
         outcomes: list[Outcome] = []
         size = self._batch_size()
         for start in range(0, len(probes), size):
-            outcomes += self._probe_batch(probes[start : start + size])
+            outcomes += self._probe_batch(probes[start : start + size], controls)
         return outcomes
 
     def _batch_size(self) -> int:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        free = limit - sum(1 for _ in Path("/proc/self/fd").iterdir()) - _SPARE_DESCRIPTORS
+        free = limit - sum(1 for _ in Path("/proc/self/fd").iterdir()) - _SPARE_DESCRIPTORS - _ROUNDS * _FRESH
         return max(1, min(free // _ROUNDS, _MOST_AT_ONCE))  # the sockets of earlier rounds stay open
 
-    def _probe_batch(self, probes: Sequence[Probe]) -> list[Outcome]:
-        timeout = self._timeout
+    def _probe_batch(self, probes: Sequence[Probe], controls: Sequence[Probe]) -> list[Outcome]:
         try:
+            batch = _Batch([*probes, *controls], len(probes), self._askers.outcomes)
+            patience, calm = min(_PATIENCE, self._timeout), 0
+            asked = list(range(len(batch.probes)))
             for _ in range(_ROUNDS):
-                silent = [number for number in range(len(probes)) if self._is_silent(number)]
-                self._start(probes, silent)
-                lag = self._wait(len(probes), timeout)
-                late = max(lag, self._askers.slowest) > _LATE * timeout
-                if not late or not any(self._is_silent(number) for number in silent):
+                seen = self._round(batch, asked, patience)
+                silent = batch.silent()
+                if not silent:
                     break
-                timeout *= 2
-                self.answerers.drain()
-            outcomes = self._askers.outcomes
-            return [outcomes.get(number, Outcome.SILENT) for number in range(len(probes))]
+                answered = batch.answered()
+                if not answered:
+                    if seen is _Seen.NOTHING_LATE and patience >= self._timeout:
+                        break
+                    patience = max(self._timeout, 2 * patience)
+                else:
+                    calm = calm + 1 if seen is _Seen.NOTHING_LATE else 0
+                    if calm == _CALM_ROUNDS:
+                        break
+                    patience *= 1 if calm else 2
+                if patience > _MOST_PATIENCE:
+                    break
+                asked = [*silent, *batch.ask_again(answered)]
+            return [batch.outcome(number) for number in range(len(probes))]
         finally:
             self._askers.finish()
             self.answerers.drain()
 
-    def _is_silent(self, number: int) -> bool:
-        return self._askers.outcomes.get(number, Outcome.SILENT) is Outcome.SILENT
+    def _round(self, batch: _Batch, numbers: Sequence[int], patience: float) -> _Seen:
+        """Ask, wait, and tell whether this round's silence says something."""
+        self._askers.slowest = 0.0
+        self.answerers.drain()
+        self._start(batch, numbers)
+        lag = self._wait(numbers, patience)
+        # What should have answered and did not is as late as can be.
+        missing = any(batch.outcome(number) is Outcome.SILENT for number in numbers if batch.is_fresh(number))
+        late = missing or max(lag, self._askers.slowest) > _LATE * patience
+        return _Seen.SOMETHING_LATE if late else _Seen.NOTHING_LATE
 
-    def _start(self, probes: Sequence[Probe], numbers: Iterable[int]) -> None:
+    def _start(self, batch: _Batch, numbers: Iterable[int]) -> None:
         by_source: dict[str, list[int]] = {}
         for number in numbers:
-            by_source.setdefault(probes[number].netns, []).append(number)
+            by_source.setdefault(batch.probes[number].netns, []).append(number)
         started = 0
         for name, group in by_source.items():
             with netns.enter(name):
                 for number in group:
-                    self._askers.start(number, probes[number])
+                    self._askers.start(number, batch.probes[number])
                     started += 1
                     if started % _ANSWER_EVERY == 0:
                         self._hear(0)
                     if started % BACKLOG == 0:
                         self.answerers.drain()
 
-    def _wait(self, count: int, timeout: float) -> float:
+    def _wait(self, numbers: Sequence[int], patience: float) -> float:
         """Hear answers until all are there or the time is up; return this thread's own worst delay, in seconds."""
         worst = 0.0
         began = time.monotonic()
         repeated = False
-        while len(self._askers.outcomes) < count:
+        waiting = set(numbers)
+        while waiting := waiting - self._askers.outcomes.keys():
             before = time.monotonic()
-            left = began + timeout - before
+            left = began + patience - before
             if left <= 0:
                 break
-            if not repeated and left < timeout / 2:
+            if not repeated and left < patience / 2:
                 self._askers.repeat()
                 repeated = True
-            self._hear(min(left, _TICK))
-            worst = max(worst, time.monotonic() - before - _TICK)
+            tick = min(left, _TICK)
+            self._hear(tick)
+            worst = max(worst, time.monotonic() - before - tick)
         return worst
 
     def _hear(self, seconds: float) -> None:
         for descriptor, _ in self._epoll.poll(seconds):
             if not self._askers.handle(descriptor):
                 self.answerers.handle(descriptor)
+
+
+class _Seen(enum.Enum):
+    """Whether a round showed an overloaded machine, whose silence says little."""
+
+    NOTHING_LATE = "everything was in time"
+    SOMETHING_LATE = "an answer, or this thread, was late"
+
+
+class _Batch:
+    """The questions of one batch by number: ``count`` probes, then controls, then those that are asked again."""
+
+    def __init__(self, probes: list[Probe], count: int, outcomes: Mapping[int, Outcome]) -> None:
+        self.probes = probes
+        self._count = count
+        self._first_again = len(probes)
+        self._outcomes = outcomes
+
+    def outcome(self, number: int) -> Outcome:
+        """Return what is known of a question so far."""
+        return self._outcomes.get(number, Outcome.SILENT)
+
+    def silent(self) -> list[int]:
+        """Return the probes that have no answer."""
+        return [number for number in range(self._count) if self.outcome(number) is Outcome.SILENT]
+
+    def answered(self) -> list[int]:
+        """Return the probes and controls that were answered."""
+        return [number for number in range(self._first_again) if self.outcome(number).passed]
+
+    def ask_again(self, answered: Sequence[int]) -> list[int]:
+        """Return new numbers for some of the answered questions, spread over all of them."""
+        chosen = answered[:: -(-len(answered) // _FRESH) or 1]
+        start = len(self.probes)
+        self.probes += [self.probes[number] for number in chosen]
+        return list(range(start, len(self.probes)))
+
+    def is_fresh(self, number: int) -> bool:
+        """Tell whether a question had been answered before it was asked under this number."""
+        return number >= self._first_again
