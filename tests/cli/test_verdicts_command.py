@@ -83,8 +83,8 @@ def test_a_case_may_come_from_stdin(capsys: pytest.CaptureFixture[str], monkeypa
     [
         pytest.param("{", "Input data was truncated", id="torn"),
         pytest.param({"id": "x"}, "missing required field `steps`", id="no-steps"),
-        pytest.param(case(probes=[probe("10.0.0.1", "fd00::1")]), "$.steps[0].probes[0]: a flow stays", id="families"),
-        pytest.param(case(probes=[probe("10.0.0.1", "nowhere")]), "$.steps[0].probes[0]: 'nowhere'", id="address"),
+        pytest.param(case(probes=[probe("10.0.0.1", "fd00::1")]), "steps[0].probes[0]: a flow stays", id="families"),
+        pytest.param(case(probes=[probe("10.0.0.1", "nowhere")]), "steps[0].probes[0]: 'nowhere'", id="address"),
         pytest.param(case(probes=[probe("10.0.0.1", "10.0.0.2", "GRE")]), "no protocol: 'GRE'", id="protocol"),
         pytest.param(case(probes=[probe("10.0.0.1", "10.0.0.2", "TCP", None)]), "no port", id="port"),
         pytest.param(
@@ -95,7 +95,7 @@ def test_a_case_may_come_from_stdin(capsys: pytest.CaptureFixture[str], monkeypa
                     "metadata": {"name": "c"},
                 }
             ),
-            "$.steps[0].events[4].object: ClusterNetworkPolicy policy.networking.k8s.io/v1alpha2 is not supported yet",
+            "steps[0].events[4].object: ClusterNetworkPolicy policy.networking.k8s.io/v1alpha2 is not supported yet",
             id="kind",
         ),
         pytest.param(case(extra={"kind": "Pod"}), "an object has a kind and a metadata.name", id="no-object"),
@@ -112,5 +112,24 @@ def test_a_case_that_cannot_be_run_is_refused_as_a_whole(
 
     captured = capsys.readouterr()
     assert (code, captured.out) == (2, "")
-    assert f"{path}: " in captured.err
+    assert captured.err.startswith(f"{path}:")
     assert complaint in captured.err
+
+
+def test_every_mistake_of_a_case_is_told_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One wrong probe hides neither the other nor a wrong event; they come in the order of the lines."""
+    wrong = case(
+        probes=[probe("10.0.0.1", "fd00::1"), {"from": 5}, probe("10.0.0.1", "10.0.0.2")], extra={"kind": "Pod"}
+    )
+    path = tmp_path / "case.json"
+    path.write_text(json.dumps(wrong, indent=1))
+
+    assert run(["verdicts", str(path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    numbers = [int(line.removeprefix(f"{path}:").partition(":")[0]) for line in lines]
+    assert len(lines) == 5
+    assert numbers == sorted(numbers)
+    assert all("steps[" in line for line in lines)
+    text = path.read_text().splitlines()
+    places = [n for n, line in zip(numbers, lines, strict=True) if "probes[1]" in line]
+    assert [text[n - 1].strip() for n in places] == ['"from": 5', '"from": 5']

@@ -133,9 +133,14 @@ def test_a_command_runs_in_a_pod_and_on_a_node(lab: Lab) -> None:
     lab.must("wait", "--for=condition=Ready", "pod/runs", "--timeout=20s")
 
     pod = ringfence("lab", "exec", "--name", lab.name, "default/runs", "--", "sh", "-c", "hostname; exit 3")
-    assert (pod.code, pod.out) == (3, "runs\n")
+    assert (pod.code, pod.out, pod.err) == (3, "runs\n", "command terminated with exit code 3\n")
     node = ringfence("lab", "exec", "--name", lab.name, "--node", "aks-nodepool1-000000", "--", "nft", "list", "tables")
     assert "table inet ringfence" in node.out
+    on_node = ("lab", "exec", "--name", lab.name, "--node", "aks-nodepool1-000000", "--")
+    failed = ringfence(*on_node, "sh", "-c", "exit 2")
+    assert (failed.code, failed.err) == (2, "command terminated with exit code 2\n")
+    nothing = ringfence(*on_node, "no-such-command")
+    assert (nothing.code, nothing.err) == (2, "Error: this machine has no command 'no-such-command'\n")
     missing = ringfence("lab", "exec", "--name", lab.name, "default/nobody", "--", "true")
     assert (missing.code, missing.err) == (2, 'Error: pods "nobody" not found\n')
     lab.must("delete", "pod", "runs", "--now")

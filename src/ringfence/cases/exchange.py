@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from ringfence.apis.yamltext import Unreadable, documents
 from ringfence.cases.script import Event, EventType, Probe, Script, ScriptStep, Spot, complaint_about
 from ringfence.cases.tables import Traffic, parse_traffic
-from ringfence.errors import UsageError
+from ringfence.errors import FieldError, InvalidObject
 
 
 class _Event(msgspec.Struct, frozen=True):
@@ -42,45 +44,100 @@ class _Probe(msgspec.Struct, frozen=True, rename={"source": "from"}):
 
 
 class _Step(msgspec.Struct, frozen=True):
-    probes: tuple[_Probe, ...]
-    events: tuple[_Event, ...] = ()
+    probes: tuple[msgspec.Raw, ...]
+    events: tuple[msgspec.Raw, ...] = ()
 
 
 class _Document(msgspec.Struct, frozen=True):
     id: str
-    steps: tuple[_Step, ...]
+    steps: tuple[msgspec.Raw, ...]
+
+
+_Shape = TypeVar("_Shape")
 
 
 def decode_script(raw: bytes, *, file: str) -> Script:
-    """Return the script that JSON text holds; raises ``UsageError`` naming the file and the field."""
-    try:
-        document = msgspec.json.decode(raw, type=_Document)
-    except msgspec.DecodeError as error:
-        raise UsageError(f"{file}: {error}") from None
-    steps = []
-    for index, step in enumerate(document.steps):
-        where = f"{file}: $.steps[{index}]"
-        events = []
-        for number, event in enumerate(step.events):
-            complaint = complaint_about(event.object)
-            if complaint is not None:
-                raise UsageError(f"{where}.events[{number}].object: {complaint}")
-            events.append(Event(EventType(event.type), event.object))
-        probes = [_probe(probe, f"{where}.probes[{number}]") for number, probe in enumerate(step.probes)]
-        steps.append(ScriptStep(tuple(events), tuple(probes)))
+    """Return the script that JSON text holds; raises ``InvalidObject`` with every mistake, its line and its field.
+
+    One mistake of a probe, or of an event, does not hide those of the others.
+    """
+    reader = _Reader(raw, file)
+    document = reader.read(raw, _Document, "")
+    steps = [] if document is None else [reader.step(step, f"steps[{n}]") for n, step in enumerate(document.steps)]
+    reader.refuse()
+    assert document is not None  # what could not be read has been refused
     return Script(document.id, tuple(steps))
 
 
-def _probe(probe: _Probe, where: str) -> Probe:
-    try:
-        source, to = ipaddress.ip_address(probe.source.ip), ipaddress.ip_address(probe.to.ip)
-        traffic = _traffic(probe).in_family(to.version)
-        built = Probe(Spot(source, probe.source.pod), Spot(to, probe.to.pod), traffic.protocol, traffic.port)
-        # Built once here, so that an impossible flow is refused with its place.
-        assert built.flow.source == source
-    except ValueError as error:
-        raise UsageError(f"{where}: {error}") from None
-    return built
+class _Reader:
+    """Reads the parts of a script one by one, and remembers what was wrong with each."""
+
+    def __init__(self, raw: bytes, file: str) -> None:
+        self._raw = raw
+        self._file = file
+        self._errors: list[FieldError] = []
+
+    def read(self, raw: bytes | msgspec.Raw, shape: type[_Shape], path: str) -> _Shape | None:
+        """Decode one part; None if it is not of the shape."""
+        try:
+            return msgspec.json.decode(raw, type=shape)
+        except msgspec.ValidationError as error:
+            message, _, place = str(error).partition(" - at `$")
+            self._complain(path + place.rstrip("`"), message)
+        except msgspec.DecodeError as error:
+            self._complain(path, str(error))
+        return None
+
+    def step(self, raw: msgspec.Raw, path: str) -> ScriptStep:
+        """Read a step as far as it can be."""
+        step = self.read(raw, _Step, path) or _Step(())
+        events = [self._event(each, f"{path}.events[{n}]") for n, each in enumerate(step.events)]
+        probes = [self._probe(each, f"{path}.probes[{n}]") for n, each in enumerate(step.probes)]
+        return ScriptStep(tuple(filter(None, events)), tuple(filter(None, probes)))
+
+    def _event(self, raw: msgspec.Raw, path: str) -> Event | None:
+        event = self.read(raw, _Event, path)
+        if event is None:
+            return None
+        complaint = complaint_about(event.object)
+        if complaint is not None:
+            self._complain(f"{path}.object", complaint)
+            return None
+        return Event(EventType(event.type), event.object)
+
+    def _probe(self, raw: msgspec.Raw, path: str) -> Probe | None:
+        probe = self.read(raw, _Probe, path)
+        if probe is None:
+            return None
+        try:
+            source, to = ipaddress.ip_address(probe.source.ip), ipaddress.ip_address(probe.to.ip)
+            traffic = _traffic(probe).in_family(to.version)
+            built = Probe(Spot(source, probe.source.pod), Spot(to, probe.to.pod), traffic.protocol, traffic.port)
+            # Built once here, so that an impossible flow is refused with its place.
+            assert built.flow.source == source
+        except ValueError as error:
+            self._complain(path, str(error))
+            return None
+        return built
+
+    def _complain(self, path: str, message: str) -> None:
+        self._errors.append(FieldError(path.lstrip("."), message, "FieldValueInvalid"))
+
+    def refuse(self) -> None:
+        """Raise everything that was wrong, by line."""
+        if not self._errors:
+            return
+        try:
+            # Slow, but only done to say where.
+            whole = next(documents(self._raw.decode("utf-8", "replace")), None)
+        except Unreadable as stop:
+            whole, first = None, self._errors[0]
+            self._errors = [replace(first, line=stop.line, column=stop.column)]
+        if whole is not None:
+            places = [(whole.place(error.path), error) for error in self._errors]
+            located = [replace(error, line=line, column=column) for (line, column), error in places]
+            self._errors = sorted(located, key=lambda error: (error.line or 0, error.column or 0))
+        raise InvalidObject("Script", self._file.rpartition("/")[2], self._errors, file=self._file)
 
 
 def _traffic(probe: _Probe) -> Traffic:

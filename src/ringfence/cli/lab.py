@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -191,6 +191,9 @@ def _user_kubeconfig() -> Path:
 def execute(name: str, node: str | None, words: tuple[str, ...]) -> int:
     """Run a command in a pod (NAMESPACE/POD), or in a node's network namespace.
 
+    The exit code is the command's. As kubectl exec does, stderr tells "command terminated with exit code N" where that
+    is not 0; an error of ringfence's own begins with "Error:" and has exit code 2.
+
     \b
     Examples:
       ringfence lab exec demo/client -- /agnhost connect 10.224.0.5:80 --timeout=3s
@@ -208,10 +211,17 @@ def execute(name: str, node: str | None, words: tuple[str, ...]) -> int:
     from ringfence.lab.execute import run_in_pod
 
     namespace, _, pod_name = pod.partition("/")
-    return run_in_pod(paths, namespace, pod_name, argv)
+    return _told(run_in_pod(paths, namespace, pod_name, argv))
 
 
-def _exec_on_node(config: Any, node: str, argv: tuple[str, ...]) -> Literal[127]:
+def _told(code: int) -> int:
+    """Say that an exit code is the command's own, as kubectl exec does: ringfence's errors look alike otherwise."""
+    if code != 0:
+        click.echo(f"command terminated with exit code {code}", err=True)
+    return code
+
+
+def _exec_on_node(config: Any, node: str, argv: tuple[str, ...]) -> int:
     if node not in config.nodes:
         raise UsageError(f"lab {config.name} has no node {node}; it has {', '.join(config.nodes)}")
     if config.simulated:
@@ -219,10 +229,10 @@ def _exec_on_node(config: Any, node: str, argv: tuple[str, ...]) -> Literal[127]
     from ringfence.host.netns import enter
     from ringfence.lab.topology import plan_topology
 
+    if shutil.which(argv[0]) is None:
+        raise UsageError(f"this machine has no command {argv[0]!r}")
     topology = plan_topology(config.name, config.network_plugin, config.nodes)
     with enter(topology.node(node).netns):
-        try:
-            os.execvp(argv[0], argv)
-        except FileNotFoundError:
-            print(f"Error: this machine has no command {argv[0]!r}", file=sys.stderr)
-            return 127
+        code = os.spawnvp(os.P_WAIT, argv[0], argv)
+    # Below zero it is a signal, which shells count from 128 on.
+    return _told(code if code >= 0 else 128 - code)

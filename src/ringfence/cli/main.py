@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ``ringfence`` command: finds the sub-command's file, and turns errors into one sentence and an exit code.
 
-Exit codes: 0 allowed or clean, 1 a finding (denied, differs, a failed step), 2 a usage or runtime error.
+Exit codes: 0 allowed or clean, 1 a finding (denied, differs, a failed step), 2 a usage or runtime error, 3
+undecidable: what would have to be known is said.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from ringfence import __version__
-from ringfence.errors import RingfenceError
+from ringfence.errors import InvalidObject, RingfenceError
 
 # name -> (module, help line); the module has a click command called ``command``
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -72,6 +73,10 @@ def run(args: Sequence[str] | None = None, **extra: Any) -> int:
         return 2
     except click.Abort:
         return 130
+    except InvalidObject as error:
+        # One complaint a line, each beginning with its place, as editors and compilers have it.
+        print(error, file=sys.stderr)
+        return error.exit_code
     except RingfenceError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
