@@ -345,3 +345,44 @@ def test_sctp_goes_from_pod_to_pod(lab: Lab, namespace: str) -> None:
     assert connect("client", four, 5000) == connect("client", f"[{six}]", 5000) == (0, "")
     assert connect("client", four, 5001) == refused
     assert connect("server", addresses["client"][0]["ip"], 5000) == refused
+
+
+def test_a_pod_with_a_sidecar_has_ended_when_the_sidecar_has(lab: Lab, namespace: str) -> None:
+    """It runs while the sidecar does, then is stopped with time to say good-bye; then the address is free, and only
+    then the end is told: a completed pod is none of policy's any more.
+    """
+    bye = "trap 'sleep 1; echo bye; exit 0' TERM; while :; do sleep 0.05; done"
+    side = {"name": "side", "image": "x", "command": ["bash", "-c", bye], "restartPolicy": "Always"}
+    manifest = pod("done", "sh", "-c", "sleep 0.5", initContainers=[side], restartPolicy="Never", nodeName=FIRST_NODE)
+    lab.must("apply", "-n", namespace, "-f", "-", stdin=manifest)
+    lab.until(lambda: "terminated" in main_state(lab, namespace, "done"), "the end of the main container")
+    between = lab.get("pod", "done", "-n", namespace)["status"]
+    netns = pod_netns(lab, namespace, "done")
+    lab.must("wait", "pod/done", "-n", namespace, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=20s")
+
+    assert (between["phase"], "running" in between["initContainerStatuses"][0]["state"]) == ("Running", True)
+    assert not (Path("/run/netns") / netns).exists()
+    assert lab.must("logs", "done", "-n", namespace, "-c", "side") == "bye\n"
+
+
+def main_state(lab: Lab, namespace: str, name: str) -> dict[str, Any]:
+    """Return the state of a pod's container; empty before there is one."""
+    statuses = lab.get("pod", name, "-n", namespace)["status"].get("containerStatuses") or [{"state": {}}]
+    state: dict[str, Any] = statuses[0]["state"]
+    return state
+
+
+def test_a_failed_init_container_takes_sidecar_and_network_with_it(lab: Lab, namespace: str) -> None:
+    """Nothing of a failed pod runs on, and nothing of its network is left, though its object stays."""
+    inits = [
+        {"name": "side", "image": "x", "command": ["sleep", "4712"], "restartPolicy": "Always"},
+        {"name": "fails", "image": "x", "command": ["sh", "-c", "sleep 0.3; exit 3"]},
+    ]
+    manifest = pod("failed", "true", initContainers=inits, restartPolicy="Never", nodeName=FIRST_NODE)
+    lab.must("apply", "-n", namespace, "-f", "-", stdin=manifest)
+    lab.until(lambda: any(b"4712" in line for line in _command_lines()), "the sidecar")
+    netns = pod_netns(lab, namespace, "failed")
+    lab.must("wait", "pod/failed", "-n", namespace, "--for=jsonpath={.status.phase}=Failed", "--timeout=20s")
+
+    assert not (Path("/run/netns") / netns).exists()
+    assert all(b"4712" not in line for line in _command_lines())

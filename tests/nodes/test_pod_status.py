@@ -54,13 +54,29 @@ def test_the_phase_is_what_kubernetes_makes_of_the_containers(
     records: list[Record], policy: str, expected: str
 ) -> None:
     """Pending until all have been made, Running while one runs or will, then by the exit codes and the policy."""
-    assert phase(records, policy) == expected
+    assert phase(records, policy, left=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        ([record(RUNS, init=True, sidecar=True), record(FINE)], "Running"),
+        ([record(FINE, init=True, sidecar=True), record(FAILED)], "Running"),
+        ([record(FINE)], "Running"),
+        ([record(FAILED)], "Running"),
+        ([record(RUNS, init=True, sidecar=True), record(FAILED, init=True), record(WAITS)], "Pending"),
+        ([record(RUNS, init=True, sidecar=True), record(WAITS)], "Pending"),
+    ],
+)
+def test_the_end_is_not_told_before_everything_of_the_pod_has_ended(records: list[Record], expected: str) -> None:
+    """A sidecar that runs, or a network that is there, is a pod that policy must not forget."""
+    assert phase(records, "Never", left=False) == expected
 
 
 def status_of(records: list[Record], old: list[dict[str, Any]] | None = None, now: float = 200.0) -> dict[str, Any]:
     """Return the status of a pod with addresses."""
     pod = {"spec": {"restartPolicy": "Never"}, "status": {"conditions": old or []}}
-    return pod_status(pod, records, Sandbox(("10.0.1.5", "fd00::5"), ("10.0.0.4",), 50.0), now)
+    return pod_status(pod, records, Sandbox(("10.0.1.5", "fd00::5"), ("10.0.0.4",), 50.0, left=True), now)
 
 
 def conditions(status: dict[str, Any]) -> dict[str, tuple[str, str]]:

@@ -96,6 +96,8 @@ class PodNetwork:
 
     async def _take_back(self, addresses: Sequence[str]) -> None:
         if addresses:
-            with contextlib.suppress(RingfenceError, OSError):
-                await self._node.network.remove(self._pod, addresses)
-            self._node.pool.release([ipaddress.ip_address(address) for address in addresses])
+            try:
+                with contextlib.suppress(RingfenceError, OSError):
+                    await self._node.network.remove(self._pod, addresses)
+            finally:  # also for who is cancelled meanwhile: the removal is finished then
+                self._node.pool.release([ipaddress.ip_address(address) for address in addresses])

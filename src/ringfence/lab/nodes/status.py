@@ -71,14 +71,25 @@ def ended(code: int, number: int, started: float, finished: float, container: st
     return Terminated(code, 0, reason, started, finished, id=container)
 
 
-def phase(records: Sequence[Record], restart_policy: str) -> str:
-    """Return the pod's phase.
+def phase(records: Sequence[Record], restart_policy: str, *, left: bool) -> str:
+    """Return the pod's phase; ``left``: no container runs any more, and the pod has given its network back.
 
     "Pending: … one or more of the containers has not been set up and made ready to run. Running: … all of the
     containers have been created. At least one container is still running, or is in the process of starting or
     restarting. Succeeded: all containers have terminated in success, and will not be restarted. Failed: all containers
     have terminated, and at least one container has terminated in failure."
+
+    The end is told only when it is one. Until then, though all that counts has ended, sidecars may run, and the address
+    is not free: policy forgets a pod that has ended (SEMANTICS 26), and it must not before.
     """
+    ahead = _phase_by_containers(records, restart_policy)
+    if left or ahead not in ("Succeeded", "Failed"):
+        return ahead
+    began = all(_settled(record) is not None for record in records if not record.init)
+    return "Running" if began else "Pending"
+
+
+def _phase_by_containers(records: Sequence[Record], restart_policy: str) -> str:
     for record in records:
         if record.init and not record.sidecar:
             match record.state:
@@ -148,16 +159,20 @@ def container_status(record: Record) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """The pod's network as far as it is there: ``addresses`` is empty until it has been made."""
+    """The pod's network as far as it is there: ``addresses`` is empty until it has been made.
+
+    ``left``: nothing of the pod runs any more, and its network was given back.
+    """
 
     addresses: tuple[str, ...]
     host_addresses: tuple[str, ...]
     started: float
+    left: bool = False
 
 
 def pod_status(pod: Json, records: Sequence[Record], sandbox: Sandbox, now: float) -> dict[str, Any]:
     """Return ``status`` for a merge patch; conditions of other writers are kept, times change only with the status."""
-    current = phase(records, pod["spec"].get("restartPolicy", "Always"))
+    current = phase(records, pod["spec"].get("restartPolicy", "Always"), left=sandbox.left)
     status: dict[str, Any] = {
         "phase": current,
         "startTime": timestamp(sandbox.started),

@@ -4,7 +4,8 @@
 ::
 
     addresses -> network (closed) -> status with podIP -> the agent's gate -> network open -> init containers
-              -> containers, until all are done or the pod is deleted -> stop, remove the network, delete the object
+              -> containers, until all are done or the pod is deleted -> stop, remove the network
+              -> the end is told, or the object deleted
 
 A pod whose gate does not open stays as it is, closed, and says why; nothing of its traffic has ever passed.
 """
@@ -53,6 +54,7 @@ class Worker:
         self._moved = Bell()
         self._deleted = asyncio.Event()
         self._forgotten = False
+        self._left = False
         self._grace: float | None = None
         if pod["metadata"].get("deletionTimestamp"):
             self.update(pod)
@@ -110,17 +112,34 @@ class Worker:
             await self._network.open()
         sidecars: list[asyncio.Task[None]] = []
         try:
-            for record in self.records:
-                if record.init and not await self._initialise(record, sidecars):
-                    return
-            main = [self._begin(record) for record in self.records if not record.init]
-            await asyncio.gather(*main)
+            if await self._initialise_all(sidecars):
+                await asyncio.gather(*(self._begin(record) for record in self.records if not record.init))
+            if self._deleted.is_set():
+                return  # whoever asked for that stops and removes everything
+            await self._stop_sidecars()
         finally:
             for task in sidecars:
                 task.cancel()
             await asyncio.gather(*sidecars, return_exceptions=True)
-        self._changed.set()
         await self._leave()
+        self._left = True
+        self._changed.set()
+
+    async def _initialise_all(self, sidecars: list[asyncio.Task[None]]) -> bool:
+        for record in self.records:
+            if record.init and not await self._initialise(record, sidecars):
+                return False
+        return True
+
+    async def _stop_sidecars(self) -> None:
+        """Stop what served the other containers, the last one to start first: "in the reverse order"."""
+        for record in reversed([record for record in self.records if record.sidecar]):
+            life = self.lives.get(record.name)
+            if life is None:
+                continue
+            life.stop()
+            if life.running is not None and isinstance(record.state, status.Running):
+                await self._stop_container(record, life.running.pid)
 
     async def _initialise(self, record: Record, sidecars: list[asyncio.Task[None]]) -> bool:
         """Run an init container to its end, or a sidecar to its start; False if the pod has failed by it."""
@@ -249,7 +268,7 @@ class Worker:
             await self._write_status()
 
     async def _write_status(self) -> None:
-        sandbox = Sandbox(self._network.addresses, self._node.addresses, self._began)
+        sandbox = Sandbox(self._network.addresses, self._node.addresses, self._began, self._left)
         now = status.pod_status(self.pod, self.records, sandbox, time.time())
         patch = {"metadata": {"uid": self.id.uid}, "status": now}
         while not self._forgotten:
@@ -274,10 +293,10 @@ class Worker:
         living.cancel()
         await asyncio.gather(living, return_exceptions=True)
         await self._leave()
-        if not self._forgotten:
-            await self._delete_object()
         directory = self._node.directory / self.id.directory
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        if not self._forgotten:
+            await self._delete_object()
 
     async def _stop_containers(self) -> None:
         """Ask every container to end, and end those that have not when the grace period is over."""
@@ -302,12 +321,18 @@ class Worker:
         """Wait until a container has ended, for at most ``limit`` seconds or else the pod's grace, which may shrink."""
         began = time.monotonic()
         while isinstance(record.state, status.Running):
-            left = began + (self._grace or 0.0 if limit is None else limit) - time.monotonic()
+            left = began + (self._patience() if limit is None else limit) - time.monotonic()
             if left <= 0:
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._moved.wait()
+
+    def _patience(self) -> float:
+        """Return the grace that the deletion gives; without one, that of the pod."""
+        return (
+            self._grace if self._grace is not None else float(self.pod["spec"].get("terminationGracePeriodSeconds", 30))
+        )
 
     async def _leave(self) -> None:
         """Give back what the pod holds of the node: containers and network. Its logs stay until it is deleted."""
