@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ringfence.errors import HostLacks, HostRefused, UsageError
 from ringfence.host import netns
-from ringfence.lab import rtnetlink, topology_state
+from ringfence.lab import rtnetlink, sources, topology_state
 from ringfence.lab.rtnetlink import Request, RouteSocket
 from ringfence.lab.topology import BRIDGE, PREFIX, UPLINK, ExternalPlan, NodePlan, PodPlan, Topology, lab_of
 from ringfence.lab.topology_state import GATEWAY_MAC, RouteKind, Settings, State
@@ -103,6 +103,7 @@ def add_pod(topology: Topology, pod: PodPlan) -> None:
 
 def open_pod(topology: Topology, pod: PodPlan) -> None:
     """Open a pod's gate: its link is up on the node and packets flow. Open already: nothing to do."""
+    sources.admit(topology, pod)
     with _inside(pod.node.netns) as route:
         index = _index(pod.host_interface)
         if topology.plugin == "kubenet":
@@ -122,6 +123,7 @@ def close_pod(topology: Topology, pod: PodPlan) -> None:
     """Close a pod's gate: nothing passes any more, in either direction. Closed already: nothing to do."""
     with _inside(pod.node.netns) as route:
         route.send([rtnetlink.link_down(_index(pod.host_interface)), *_undoing(topology_state.opening(topology, pod))])
+    sources.dismiss(topology, pod)
 
 
 def remove_pod(topology: Topology, pod: PodPlan) -> None:
@@ -136,6 +138,7 @@ def remove_pod(topology: Topology, pod: PodPlan) -> None:
             opening = topology_state.opening(topology, pod)
             learnt = topology_state.learnt(topology, pod)
             route.send(_undoing(replace(opening, neighbours=(*opening.neighbours, *learnt))))
+        sources.dismiss(topology, pod)
     through_fabric = topology_state.fabric_pod_state(pod)
     if through_fabric.routes and netns.exists(topology.fabric_netns):
         with _inside(topology.fabric_netns) as route:
@@ -176,6 +179,7 @@ def _build_node(topology: Topology, node: NodePlan) -> None:
     _attach(
         node.netns, state, mac=node.mac, peer=node.fabric_interface, peer_netns=topology.fabric_netns, extra_links=links
     )
+    sources.guard_node(topology, node)
 
 
 def _attach(
