@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from ringfence.cli.settings import settings_options
+
 _EPILOG = """\b
 Examples:
   ringfence agent --node-name "$NODE_NAME"                    in a DaemonSet pod, with its service account
@@ -35,34 +37,7 @@ The rules stay in the kernel when the agent stops or dies; the next one takes th
 @click.option("--metrics-bind-address", metavar="HOST:PORT", help="Serve /metrics, /readyz and /livez here as well.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
-@click.option(
-    "--node-probes",
-    type=click.Choice(["allow", "deny"]),
-    default="allow",
-    show_default=True,
-    help="Whether the node's own addresses (kubelet probes) reach its pods whatever the policy.",
-)
-@click.option(
-    "--own-node-egress",
-    type=click.Choice(["policy", "allow"]),
-    default="policy",
-    show_default=True,
-    help="Whether egress policy decides if a pod reaches its own node, or it always does.",
-)
-@click.option(
-    "--established-connections",
-    type=click.Choice(["cut", "keep"]),
-    default="cut",
-    show_default=True,
-    help="What becomes of an open connection that policy would no longer allow.",
-)
-@click.option(
-    "--pod-start",
-    type=click.Choice(["closed", "open"]),
-    default="closed",
-    show_default=True,
-    help="Whether a new pod's traffic waits at the gate until its policy is in force, or starts at once.",
-)
+@settings_options
 @click.option(
     "--drift-interval",
     metavar="SECONDS",

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from ringfence.cli.settings import settings_options
 from ringfence.errors import UsageError
 
 if TYPE_CHECKING:
-    from ringfence.lab.config import NetworkPlugin, NetworkPolicy
+    from ringfence.lab.config import NetworkPlugin, NetworkPolicy, PodStart
     from ringfence.lab.lifecycle import LabStatus
 
 _name = click.option("--name", "-n", default="lab", show_default=True, help="The lab's name; labs run side by side.")
@@ -50,10 +51,18 @@ def command() -> None:
     help="The engine. Default: the best that this machine can run. memory: simulated, no packets, no root. "
     "none: policies are stored and not enforced.",
 )
+@settings_options
 @click.option("--port", type=click.IntRange(1, 65535), help="The API server's port on 127.0.0.1. Default: a free one.")
 @click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def up(
-    name: str, node_count: int, network_plugin: str, network_policy: str | None, port: int | None, output: str
+    name: str,
+    node_count: int,
+    network_plugin: str,
+    network_policy: str | None,
+    port: int | None,
+    output: str,
+    pod_start: str,
+    **meaning: str,
 ) -> None:
     """Bring a lab up, and wait until its nodes are ready."""
     from ringfence.cli.progress import Steps
@@ -67,6 +76,8 @@ def up(
             plugin=cast("NetworkPlugin", network_plugin),
             policy=engine,
             port=port,
+            pod_start=cast("PodStart", pod_start),
+            agent_options=[f"--{option.replace('_', '-')}={choice}" for option, choice in sorted(meaning.items())],
             progress=steps.show,
         )
     if output == "json":

@@ -15,6 +15,7 @@ from ringfence.errors import UsageError
 
 NetworkPlugin = Literal["azure", "kubenet"]
 NetworkPolicy = Literal["nftables", "memory", "none"]
+PodStart = Literal["closed", "open"]
 
 API_SERVER_PORT = 6443  # on the addresses inside the lab
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?")
@@ -24,7 +25,8 @@ class LabConfig(msgspec.Struct, frozen=True):
     """What ``lab up`` was asked for, kept as ``lab.json``.
 
     ``port`` is where the API server listens on 127.0.0.1. ``network_policy`` ``memory`` makes a simulated lab: no
-    namespaces, no packets, no privileges. ``nodes`` are the node names, in order.
+    namespaces, no packets, no privileges. ``nodes`` are the node names, in order. ``pod_start``: whether pods wait for
+    their policy. ``agent_options`` are further words for every node's agent.
     """
 
     name: str
@@ -32,6 +34,8 @@ class LabConfig(msgspec.Struct, frozen=True):
     nodes: tuple[str, ...]
     network_plugin: NetworkPlugin = "azure"
     network_policy: NetworkPolicy = "nftables"
+    pod_start: PodStart = "closed"
+    agent_options: tuple[str, ...] = ()
 
     @property
     def simulated(self) -> bool:

@@ -32,6 +32,7 @@ from ringfence.lab.config import (
     LabPaths,
     NetworkPlugin,
     NetworkPolicy,
+    PodStart,
     labs_directory,
     paths_of,
     read_config,
@@ -73,6 +74,8 @@ def up(
     plugin: NetworkPlugin,
     policy: NetworkPolicy,
     port: int | None,
+    pod_start: PodStart = "closed",
+    agent_options: Sequence[str] = (),
     progress: Progress = lambda _: None,
 ) -> LabStatus:
     """Bring a lab up and wait until every node is Ready. Raises if there is one of this name, or the port is taken."""
@@ -84,7 +87,7 @@ def up(
         progress("removing what a killed lab of this name left, its objects too")
     _clean(name, paths)
     paths.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    config = LabConfig(name, _free_port(port), nodes, plugin, policy)
+    config = LabConfig(name, _free_port(port), nodes, plugin, policy, pod_start, tuple(agent_options))
     try:
         progress("namespaces and links")
         fabric = _build_fabric(config)

@@ -39,7 +39,7 @@ table bridge rf-sources {
     type filter hook prerouting priority -300; policy accept;
     iifname != "veth*" accept
     ether type ip iifname . ip saddr != @pods-ip counter drop comment "not an address of this pod"
-    ether type arp arp saddr ip != 0.0.0.0 iifname . arp saddr ip != @pods-ip counter drop comment "nor may it claim one"
+    ether type arp arp saddr ip != 0.0.0.0 iifname . arp saddr ip != @pods-ip counter drop comment "not its own"
     ether type ip6 ip6 saddr { ::, fe80::/10 } accept comment "neighbour discovery; never routed"
     ether type ip6 iifname . ip6 saddr != @pods-ip6 counter drop comment "not an address of this pod"
   }

@@ -53,6 +53,7 @@ def children_of(config: LabConfig, paths: LabPaths, netns_of: Callable[[str], st
         argv = (
             *(*python, "ringfence", "agent", "--kubeconfig", str(kubeconfig), "--node-name", node),
             *("--dataplane", config.network_policy, "--gate-socket", str(paths.gate_socket(node))),
+            *("--pod-start", config.pod_start, *config.agent_options),
         )
         children.append(Child(f"agent-{node}", argv, netns=None if config.simulated else netns_of(node)))
     children.append(Child("nodes", (*python, "ringfence.lab.nodes", *here)))

@@ -76,7 +76,7 @@ class Lab:
         """Return the gate of a node."""
         if self.config.network_policy == "none":
             return OpenGate()
-        return AgentGate(self.paths.gate_socket(node), node)
+        return AgentGate(self.paths.gate_socket(node), node, self.config.pod_start)
 
     def network(self, plan: NodePlan) -> Network:
         """Return the network of a node."""

@@ -13,7 +13,10 @@ from typing import Protocol
 import aiohttp
 import msgspec
 
+from ringfence.lab.config import PodStart
+
 _PATIENCE = 3.0  # seconds that the agent may take for one answer; asked again until it says yes
+_READY_PATIENCE = 1.0  # seconds after which an agent that does not say that it is ready is not
 
 
 class _Answer(msgspec.Struct):
@@ -52,9 +55,10 @@ class OpenGate:
 class AgentGate:
     """The gate that a node's agent keeps."""
 
-    def __init__(self, path: Path, node: str) -> None:
+    def __init__(self, path: Path, node: str, start: PodStart = "closed") -> None:
         self._path = path
         self._node = node
+        self._start = start
         self._session: aiohttp.ClientSession | None = None
 
     def _open(self) -> aiohttp.ClientSession:
@@ -65,7 +69,7 @@ class AgentGate:
         return self._session
 
     async def closed(self, namespace: str, name: str, uid: str, addresses: tuple[str, ...]) -> str:
-        """Wait a while for the pod's policy; return why it is still closed, or nothing once it is in force."""
+        """Wait a while for the pod's policy; return why it is still closed, or nothing once it is open."""
         params = [("uid", uid), ("timeout", f"{_PATIENCE:g}"), *(("address", address) for address in addresses)]
         try:
             async with self._open().get(f"/v1/pods/{namespace}/{name}", params=params) as response:
@@ -73,13 +77,15 @@ class AgentGate:
                 opened = response.status == 200 and answer.open
                 return "" if opened else answer.reason or f"the agent answered {response.status}"
         except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError):
+            if self._start == "open":
+                return ""
             await asyncio.sleep(0.2)  # it is being started; asking a missing socket again costs nothing
             return f"the policy agent of node {self._node} does not answer"
 
     async def unready(self) -> str:
         """Return why the node's agent is not ready, or nothing."""
         try:
-            async with self._open().get("/readyz") as response:
+            async with asyncio.timeout(_READY_PATIENCE), self._open().get("/readyz") as response:
                 text = (await response.text()).strip()
                 return "" if response.status == 200 else text or f"it answered {response.status}"
         except (aiohttp.ClientError, TimeoutError, OSError):

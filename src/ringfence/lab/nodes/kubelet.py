@@ -30,7 +30,7 @@ Json = Mapping[str, Any]
 
 _log = logging.getLogger("ringfence.lab.nodes")
 _READY_POLL = 0.05  # while the agent is coming up, because a lab waits for it
-_STEADY_POLL = 5.0
+_STEADY_POLL = 1.0
 _HEARTBEAT = 60.0
 _LEASE_SECONDS = 40
 _LEASE_RENEWAL = 10.0
@@ -76,17 +76,17 @@ class Kubelet:
 
     async def _report_health(self) -> None:
         """Write the node's status when the agent's readiness changes, and once a minute."""
-        last, written, since = None, 0.0, timestamp(time.time())
+        last, written, since = None, float("-inf"), timestamp(time.time())
         while True:
             problem = await self.node.gate.unready()
-            now = time.time()
-            if problem != last or now - written > _HEARTBEAT:
+            now, passed = time.time(), time.monotonic()
+            if problem != last or passed - written > _HEARTBEAT:
                 if (not problem) != (not last) or last is None:
                     since = timestamp(now)
                 status = node_object.status(self._plan, self._version, problem, now=timestamp(now), since=since)
                 with contextlib.suppress(ClusterError):
                     await self.node.client.patch(f"/api/v1/nodes/{self.node.name}/status", {"status": status})
-                    last, written = problem, now
+                    last, written = problem, passed
             await asyncio.sleep(_READY_POLL if problem else _STEADY_POLL)
 
     async def _renew_lease(self) -> None:

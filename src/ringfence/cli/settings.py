@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options that say what an operator chose: the agent takes them, and a lab hands them to its agents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--node-probes",
+        type=click.Choice(["allow", "deny"]),
+        default="allow",
+        show_default=True,
+        help="Whether the node's own addresses (kubelet probes) reach its pods whatever the policy.",
+    ),
+    click.option(
+        "--own-node-egress",
+        type=click.Choice(["policy", "allow"]),
+        default="policy",
+        show_default=True,
+        help="Whether egress policy decides if a pod reaches its own node, or it always does.",
+    ),
+    click.option(
+        "--established-connections",
+        type=click.Choice(["cut", "keep"]),
+        default="cut",
+        show_default=True,
+        help="What becomes of an open connection that policy would no longer allow.",
+    ),
+    click.option(
+        "--pod-start",
+        type=click.Choice(["closed", "open"]),
+        default="closed",
+        show_default=True,
+        help="Whether a new pod's traffic waits at the gate until its policy is in force, or starts at once.",
+    ),
+)
+
+
+def settings_options(command: Command) -> Command:
+    """Give a command the options."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
