@@ -221,6 +221,7 @@ def stocked() -> ApiServer:
         {"metadata": {"name": "node-a"}, "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}},
     )
     server.collections[f"{CORE}/services"] = {}
+    server.collections["/apis/discovery.k8s.io/v1/endpointslices"] = {}
     for text in (*PODS.split("---\n"), POLICY):
         stored = yaml.safe_load(text)
         collection = {"Pod": f"{CORE}/pods", "Service": f"{CORE}/services"}.get(
@@ -280,6 +281,30 @@ async def test_stored_but_invalid_policies_are_warned_about(tmp_path: Path, caps
     assert "until then ringfence lets spec.ingress[0] match nothing" in captured.out
     assert "warning: stored, but invalid" in captured.err
     assert "spec.ingress[0].from[0].ipBlock.cidr" in captured.err
+
+
+async def test_what_a_live_cluster_has_not_told_yet_is_not_guessed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pod without an address is undecidable only where a block asks for it; a garbled address is none."""
+    held = stocked()
+    peers = [{"ipBlock": {"cidr": "10.0.0.0/8"}}, {"ipBlock": {"cidr": "::/0"}}]
+    blocks = {"podSelector": {}, "ingress": [{"from": peers}]}
+    held.put(f"{NETWORKING}/networkpolicies", {"metadata": {"name": "blocks", "namespace": "demo"}, "spec": blocks})
+    for name, status in (("new", {"phase": "Pending"}), ("odd", {"podIP": "x", "podIPs": [{"ip": "y"}]})):
+        held.put(f"{CORE}/pods", {"metadata": {"name": name, "namespace": "demo"}, "status": status})
+    async with held.serving() as server:
+        config = ("--kubeconfig", str(kubeconfig(tmp_path / "config", server.url)), "-o", "wide")
+        to_new = ("--to", "new", "--port", "80", *config)
+        codes = [
+            await asyncio.to_thread(explain, "--from", "client", *to_new),
+            await asyncio.to_thread(explain, "--from", "odd", *to_new),
+        ]
+
+    out = capsys.readouterr().out
+    assert codes == [0, 3]
+    assert "- NetworkPolicy demo/blocks: Undecidable: the address of demo/odd (peer needs 10.0.0.0/8)" in out
+    assert "198.18." not in out
 
 
 def test_a_cluster_that_does_not_answer_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,6 +85,9 @@ def test_a_pod_has_an_address_of_each_family() -> None:
         pytest.param("demo/", "'demo/' names no end", id="no-name"),
         pytest.param("/x", "'/x' names no end", id="no-namespace"),
         pytest.param("demo/done", "pod demo/done is completed (Succeeded)", id="completed"),
+        pytest.param("outside/nowhere", "'nowhere' is no address", id="outside-of-what"),
+        pytest.param("deploy/demo/web", "no pod of Deployment demo/web in the files given", id="no-workload"),
+        pytest.param("demo/web", "connections come from pods, nodes and addresses", id="service-by-name"),
         pytest.param("svc/demo/web", "connections come from pods, nodes and addresses", id="service"),
     ],
 )
@@ -191,6 +194,13 @@ def test_endpointslices_stand_behind_a_service_without_selector() -> None:
         ("10.0.0.11", 8443, "web-1"),
         ("203.0.113.9", 8443, None),
     ]
+
+
+def test_a_service_for_each_node_says_so() -> None:
+    """With internalTrafficPolicy Local, only the pods on the client's node count."""
+    found = directory(service(internalTrafficPolicy="Local")).destination("svc/demo/web", TCP, "80")
+
+    assert "only its pods on the client's own node count" in " ".join(found.notes)
 
 
 def test_a_headless_service_translates_no_port() -> None:
