@@ -4,16 +4,19 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
-from ringfence.agent import loop
+from ringfence.agent import loop, standing
 from ringfence.agent.logs import open_log
 from ringfence.agent.metrics import Metrics
 from ringfence.agent.reconcile import Event, Kind, State, Step, local_pods, reconcile
 from ringfence.agent.standing import Standing
+from ringfence.compiler.program import Program
+from ringfence.dataplanes.base import Applied
 from ringfence.dataplanes.memory.apply import MemoryDataplane
 from ringfence.kube.client import Client
 from ringfence.kube.config import ClusterAccess
@@ -138,3 +141,71 @@ async def test_event_that_the_server_refuses_is_given_up(running: Running) -> No
 
     assert "no Event could be created for an invalid object" in running.messages()
     assert running.standing.unready() is None
+
+
+class Slow(MemoryDataplane):
+    """A dataplane that can be held up, and that remembers what was put in force."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = threading.Event()
+        self.free.set()
+        self.applied: list[Program] = []
+
+    def apply(self, program: Program) -> Applied:
+        """Wait until nobody holds us up, and apply."""
+        self.free.wait(5)
+        self.applied.append(program)
+        return super().apply(program)
+
+
+@pytest.fixture
+async def slow(running: Running, monkeypatch: pytest.MonkeyPatch) -> Slow:
+    """Put a slow dataplane in an agent's hands that has settled."""
+    await until(lambda: all(running.api.watching(kind.value) == 1 for kind in Kind))
+    await until(lambda: running.standing.unready() is None)
+    slow = Slow()
+    monkeypatch.setattr(running.agent._enforcer, "_dataplane", slow)
+    running.dataplane = slow
+    return slow
+
+
+def put_policy(api: ApiServer, name: str, **labels: str) -> None:
+    """Put a policy that lets nobody in to pods with these labels."""
+    meta = {"namespace": "demo", "name": name, "uid": f"uid-{name}"}
+    api.put(Kind.POLICIES.value, {"metadata": meta, "spec": {"podSelector": {"matchLabels": labels}}})
+
+
+async def test_policies_and_pods_of_one_batch_are_put_in_force_one_after_the_other(
+    running: Running, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order in which they were stored, whichever is heard of first; each is a state that the API
+    server had; and no gate opens on the way.
+    """
+    slow.free.clear()
+    put_pod(running.api, "first", "10.1.0.1")  # holds the loop up
+    await until(
+        lambda: running.standing.latest is not None and "uid-first" in running.standing.latest.objects[Kind.PODS]
+    )
+    gates: list[State | None] = []
+    committed = running.standing.commit
+    running.standing.commit = lambda state: (gates.append(state), committed(state))[1]  # type: ignore[method-assign]
+    put_policy(running.api, "deny")
+    put_pod(running.api, "second", "10.1.0.2")
+    await until(lambda: running.agent._queue.qsize() == 2)
+    slow.free.set()
+    await until(lambda: running.protected() == {"uid-first", "uid-second"})
+    await until(lambda: running.standing.committed is running.standing.latest)
+
+    assert [(len(local_pods(each)), len(each.rulesets)) for each in slow.applied] == [(1, 0), (1, 1), (2, 1)]
+    assert [len(state.objects[Kind.POLICIES]) + len(state.objects[Kind.PODS]) for state in opened] == [1, 3]
+
+
+async def test_commit_that_hangs_is_no_readiness(running: Running, slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in force may be old by then, and nobody would say so."""
+    monkeypatch.setattr(standing, "BUSY_SECONDS", 0.05)
+    slow.free.clear()
+    put_pod(running.api, "first", "10.1.0.1")
+    await until(lambda: "has been under way" in (running.standing.unready() or ""))
+    slow.free.set()
+    await until(lambda: running.standing.unready() is None)

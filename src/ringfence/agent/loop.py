@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -206,8 +206,9 @@ class Agent:
             heard.append(self._queue.get_nowait())
         return [each for each in heard if each is not None]
 
-    def _in_worker(self, work: Callable[[], R]) -> Awaitable[R]:
-        return asyncio.get_running_loop().run_in_executor(self._worker, work)
+    async def _in_worker(self, work: Callable[[], R]) -> R:
+        with self._standing.busy():
+            return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
 
 async def _until(stop: asyncio.Event) -> None:

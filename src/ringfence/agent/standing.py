@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ringfence.agent.evidence import Held
 from ringfence.agent.reconcile import Kind, State, StoredPolicy
 
 _ByNamespace = dict[str, dict[str, StoredPolicy]]
+
+
+BUSY_SECONDS = 30.0
+"""After so long a step or a commit counts as hanging: what is in force may be old, and nobody would say so."""
 
 
 class Stage(enum.Enum):
@@ -28,6 +33,7 @@ class Standing:
         self.committed: State | None = None
         self._troubles: dict[Stage, str] = {}
         self._next = asyncio.Event()
+        self._busy_since: float | None = None
         self._sorted: list[tuple[Mapping[str, StoredPolicy], _ByNamespace]] = []
 
     def know(self, state: State) -> None:
@@ -58,7 +64,21 @@ class Standing:
 
     def unready(self) -> str | None:
         """Return why the agent is not ready, None if it is."""
-        return self.trouble or ("nothing was committed yet" if self.committed is None else None)
+        if self.trouble is not None:
+            return self.trouble
+        if self.committed is None:
+            return "nothing was committed yet"
+        busy = 0.0 if self._busy_since is None else asyncio.get_running_loop().time() - self._busy_since
+        return None if busy < BUSY_SECONDS else f"a step or commit has been under way for {busy:.0f} s"
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """Note that something is under way, until the end of the block."""
+        self._busy_since = asyncio.get_running_loop().time()
+        try:
+            yield
+        finally:
+            self._busy_since = None
 
     async def moved(self) -> None:
         """Wait until more is known or in force."""
