@@ -109,7 +109,7 @@ async def get(directory: Path, target: str) -> tuple[int, Any]:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Poll until something is so."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await condition():  # noqa: ASYNC110 - another process decides
             await asyncio.sleep(0.005)
 

@@ -184,12 +184,15 @@ async def test_policies_and_pods_of_one_batch_are_put_in_force_one_after_the_oth
     """
     slow.free.clear()
     put_pod(running.api, "first", "10.1.0.1")  # holds the loop up
-    await until(
-        lambda: running.standing.latest is not None and "uid-first" in running.standing.latest.objects[Kind.PODS]
-    )
-    gates: list[State | None] = []
-    committed = running.standing.commit
-    running.standing.commit = lambda state: (gates.append(state), committed(state))[1]  # type: ignore[method-assign]
+    await until(lambda: "uid-first" in (running.standing.latest or State("n1")).objects.get(Kind.PODS, {}))
+    opened: list[State] = []
+    commit = running.standing.commit
+
+    def committed(state: State) -> None:
+        opened.append(state)
+        commit(state)
+
+    monkeypatch.setattr(running.standing, "commit", committed)
     put_policy(running.api, "deny")
     put_pod(running.api, "second", "10.1.0.2")
     await until(lambda: running.agent._queue.qsize() == 2)
