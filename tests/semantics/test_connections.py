@@ -135,6 +135,40 @@ def test_where_a_pod_runs_may_decide_a_node_port() -> None:
     assert (stays.outcome, [u.gap for u in stays.unknowns]) == (Outcome.UNDECIDABLE, [Gap.NODE])
 
 
+def test_a_node_with_two_addresses_may_put_in_either() -> None:
+    """Where the verdict differs between them, nobody knows which."""
+    two = Node("node-a", addresses=frozenset({address("10.1.0.4"), address("192.168.7.4")}))
+    cluster = Cluster([Namespace("shop")], [two, NODES[1]], CLUSTER.endpoints.values())
+    one = network_policies(policy("p", subject=WEB, ingress=(rule(Peers((block("10.1.0.0/16"),))),)))
+
+    given = ask("203.0.113.7", "node/node-a", "30080", service(), cluster=cluster, policies=one)
+
+    assert (given.outcome, [u.gap for u in given.unknowns]) == (Outcome.UNDECIDABLE, [Gap.ADDRESS])
+    assert ask("203.0.113.7", "node/node-a", "30080", service(), cluster=cluster).outcome is Outcome.DENIED
+
+
+def test_a_service_that_stays_on_the_node_leads_to_its_pods_only() -> None:
+    """InternalTrafficPolicy Local: a pod of another node is no backend for this client."""
+    local = service(internalTrafficPolicy="Local")
+
+    assert ask("neighbour", "svc/web", "80", local).outcome is Outcome.ALLOWED
+    assert [u.gap for u in ask("client", "svc/web", "80", local).unknowns] == [Gap.BACKENDS]
+
+
+@pytest.mark.parametrize("spec", [{"externalIPs": ["203.0.113.50"]}, {}])
+def test_the_address_of_a_load_balancer_leads_to_the_service(spec: dict[str, Any]) -> None:
+    """Of a load balancer, or given by hand; the note tells what clients outside look like."""
+    balanced = {
+        **service(type="LoadBalancer", **spec),
+        "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.50"}]}},
+    }
+
+    given = ask("client", "203.0.113.50", "80", balanced)
+
+    assert [(str(e.destination.pod), e.flow.port) for e in given.explanations] == [("shop/web", 8080)]
+    assert "pods on other nodes see that node's address" in " ".join(given.notes)
+
+
 def test_a_pod_reaches_itself_through_its_own_service() -> None:
     """SEMANTICS 22: by the Service's name and by its address."""
     closed = network_policies(policy("p", subject=WEB, ingress=(), egress=()))
@@ -248,11 +282,15 @@ def test_icmp_needs_no_port() -> None:
 
 
 def test_a_pod_that_is_being_deleted_keeps_its_policies() -> None:
-    """SEMANTICS 27; and a Service no longer leads to it."""
+    """SEMANTICS 27; and a Service leads to it only while there is no other."""
     meta = {"name": "web", "namespace": "shop", "deletionTimestamp": "2026-01-01T00:00:00Z"}
     going = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "status": {"phase": "Running"}}
 
     given = ask("client", "web", "80", going)
 
     assert "shop/web is being deleted: until it is gone, it keeps its policies" in given.notes
-    assert ask("client", "svc/web", "80", going, service()).outcome is Outcome.UNDECIDABLE
+    other = pod("shop/web-2", "10.0.0.13", {"app": "web"}, node="node-b", ports=HTTP)
+    both = Cluster([Namespace("shop")], NODES, [*CLUSTER.endpoints.values(), other])
+    to_service = ask("client", "svc/web", "80", going, service(), cluster=both)
+    assert {str(each.destination.pod) for each in to_service.explanations} == {"shop/web-2"}
+    assert ask("client", "svc/web", "80", going, service()).outcome is Outcome.ALLOWED

@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 
 from ringfence.apis.workloads import twin_of
 from ringfence.errors import UsageError
-from ringfence.model.cluster import Cluster
 from ringfence.model.flow import Flow
 from ringfence.model.policy import PolicySet
 from ringfence.model.ports import Protocol
 from ringfence.semantics.ends import Directory, Resolved, Target, first_only
 from ringfence.semantics.explain import Explanation, explain
 from ringfence.semantics.findings import Outcome, both
-from ringfence.semantics.knowledge import Gap, Knowledge, Unknown, node_of
+from ringfence.semantics.knowledge import Gap, Unknown, node_of
 
 _ORDER = (Outcome.DENIED, Outcome.UNDECIDABLE, Outcome.ALLOWED)
 
@@ -55,18 +54,20 @@ def answer(directory: Directory, start: Resolved, goal: Resolved, protocol: Prot
     notes = (*start.notes, *goal.notes, *another)
     if not targets:
         return Answer(question, Outcome.UNDECIDABLE, (), notes, goal.unknowns)
-    strangers = frozenset(a for each in (*sources, *targets) if each.stranger for a in each.addresses.values())
-    known = replace(directory.known, strangers=strangers)
+    pairs = [(source, target) for source in sources for target in targets if not _too_far(source, target)]
+    if not pairs:
+        fact = "a pod behind the Service on the client's own node: with internalTrafficPolicy Local no other counts"
+        unknown = Unknown(Gap.BACKENDS, fact, "the connection goes nowhere, whatever the policies say")
+        return Answer(question, Outcome.UNDECIDABLE, (), notes, (unknown,))
     explanations: list[Explanation] = []
     outcomes: list[Outcome] = []
     unknowns: list[Unknown] = []
-    for source in sources:
-        for target in targets:
-            found = list(_families(source, target, protocol, directory.cluster, policies, known))
-            explanations += found
-            doubts = _doubts(source, target, found)
-            outcomes.append(Outcome.UNDECIDABLE if doubts else both(each.outcome for each in found))
-            unknowns += doubts
+    for source, target in pairs:
+        found = list(_ways(source, target, protocol, directory, policies))
+        doubts = _doubts(source, target, found)
+        explanations += found
+        outcomes.append(Outcome.UNDECIDABLE if doubts else both(each.outcome for each in found))
+        unknowns += doubts
     if not explanations:
         names = " and ".join(target.label for target in (*sources, *targets))
         raise UsageError(f"{names} have no address family in common")
@@ -74,14 +75,21 @@ def answer(directory: Directory, start: Resolved, goal: Resolved, protocol: Prot
     return Answer(question, both(outcomes), tuple(explanations), notes, tuple(dict.fromkeys(unknowns)))
 
 
-def _families(
-    source: Target, target: Target, protocol: Protocol, cluster: Cluster, policies: PolicySet, known: Knowledge
+def _too_far(source: Target, target: Target) -> bool:
+    return target.local_only and None not in (source.node, target.node) and source.node != target.node
+
+
+def _ways(
+    source: Target, target: Target, protocol: Protocol, directory: Directory, policies: PolicySet
 ) -> Iterator[Explanation]:
+    """Explain each way that a connection from one source to one target may take."""
+    strangers = frozenset(a for each in (source, target) if each.stranger for a in each.addresses.values())
+    known = replace(directory.known, strangers=strangers)
     for version in sorted(source.addresses.keys() & target.addresses.keys()):
         echo = Protocol.ICMPV6 if version == 6 else Protocol.ICMP
         spoken = protocol if protocol.has_ports else echo
         for leaving, arriving in _flows(source, target, version, spoken):
-            yield explain(arriving, cluster, policies, known=known, leaving=leaving)
+            yield explain(arriving, directory.cluster, policies, known=known, leaving=leaving)
 
 
 def _flows(source: Target, target: Target, version: int, protocol: Protocol) -> Iterator[tuple[Flow, Flow]]:
@@ -97,27 +105,31 @@ def _flows(source: Target, target: Target, version: int, protocol: Protocol) -> 
     if through is None:
         yield direct, direct
         return
-    at_node = min((a for a in through.node.addresses if a.version == version), key=int)
-    asked = direct if source.node == through.node.name else Flow(start, at_node, protocol, through.port)
+    of_node = sorted((a for a in through.node.addresses if a.version == version), key=int)
+    asked = direct if source.node == through.node.name else Flow(start, of_node[0], protocol, through.port)
     if through.keeps_source or target.node in (None, through.node.name):
         yield asked, direct
     if not through.keeps_source and target.node != through.node.name:
-        yield asked, Flow(at_node, end, protocol, target.port)
+        # Which of its addresses a node puts in, its routes decide.
+        yield from ((asked, Flow(at_node, end, protocol, target.port)) for at_node in of_node)
 
 
 def _doubts(source: Target, target: Target, found: Sequence[Explanation]) -> list[Unknown]:
     """Return why it is not known which of several explanations that differ come true; none if all of them do."""
-    if len({each.outcome for each in found}) < 2:
-        return []
-    in_families = {version: [e for e in found if e.flow.source.version == version] for version in (4, 6)}
-    unplaced = target.through is not None and any(len({e.outcome for e in each}) > 1 for each in in_families.values())
-    node = (
-        [node_of(target.label, f"{target.through.node.name} may send to it directly")]
-        if unplaced and target.through
-        else []
-    )
-    told = [both(e.outcome for e in each) for each in in_families.values() if each]
-    return node or (_which_families((source, target)) if len(set(told)) > 1 else [])
+    families = [{e.outcome for e in found if e.flow.source.version == version} for version in (4, 6)]
+    if any(len(outcomes) > 1 for outcomes in families):
+        return [_which_source(target)]
+    told = {outcome for outcomes in families for outcome in outcomes}
+    return _which_families((source, target)) if len(told) > 1 else []
+
+
+def _which_source(target: Target) -> Unknown:
+    assert target.through is not None  # only a node on the way makes one connection arrive in several ways
+    node = target.through.node.name
+    if target.node is None:
+        return node_of(target.label, f"{node} may send to it directly")
+    fact = f"which of its addresses node {node} puts in as the source, and the verdict differs between them"
+    return Unknown(Gap.ADDRESS, fact, "its routes to the pod say")
 
 
 def _which_families(ends: Sequence[Target]) -> list[Unknown]:

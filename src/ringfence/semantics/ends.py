@@ -55,8 +55,6 @@ class _Pod(msgspec.Struct, frozen=True):
     @property
     def ready(self) -> bool:
         """Tell whether a Service would send to it; a pod from a file, whose readiness nobody reports, is."""
-        if self.metadata.deleted is not None:
-            return False
         if self.status.conditions is None:
             return True
         return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions)
@@ -75,8 +73,9 @@ class Through:
 class Target:
     """Where a connection goes to or comes from: addresses of one holder, by family, and the port on it.
 
-    ``pod`` is None for nodes and bare addresses. ``stranger``: nobody told whose the address is. ``guessed``: which
-    families it has is not known, so it got one of each.
+    ``pod`` is None for nodes and bare addresses. ``local_only``: only connections from its own node end here.
+    ``stranger``: nobody told whose the address is. ``guessed``: which families it has is not known, so it got one of
+    each.
     """
 
     label: str
@@ -85,6 +84,7 @@ class Target:
     pod: PodKey | None = None
     node: str | None = None
     through: Through | None = None
+    local_only: bool = False
     stranger: bool = False
     guessed: bool = False
 
@@ -130,6 +130,8 @@ class Directory:
                     self._pods[pod.metadata.key] = pod
                     if not pod.ready:
                         self.services.unready.add(pod.metadata.key)
+                    if pod.metadata.deleted is not None:
+                        self.services.ending.add(pod.metadata.key)
                 else:
                     self.services.add(obj)
             except msgspec.ValidationError:
@@ -147,7 +149,8 @@ class Directory:
         found = self._find(text, services=True)
         service = found if isinstance(found, Service) else self._service_at(found)
         if service is not None:
-            return self._behind(service, protocol, port)
+            outer = not isinstance(found, Service) and text in service.outer_addresses
+            return self._behind(service, protocol, port, outer=outer)
         assert not isinstance(found, Service)  # nothing but a Service has been found to be one
         (first, *_) = found
         by_node = self.services.at_node_port(protocol, port) if first.pod is None and first.node else None
@@ -266,7 +269,7 @@ class Directory:
     def _service_at(self, found: list[Target]) -> Service | None:
         return self.services.at(str(address) for each in found for address in each.addresses.values())
 
-    def _behind(self, service: Service, protocol: Protocol, port: str | None) -> Resolved:
+    def _behind(self, service: Service, protocol: Protocol, port: str | None, *, outer: bool) -> Resolved:
         chosen = service.port_named(protocol, port)
         backends = self.services.behind(service, chosen, protocol)
         targets = tuple(self._backend_target(backend) for backend in backends)
@@ -277,8 +280,14 @@ class Directory:
         notes = [f"{there}: policies are judged there, on pod and target port"]
         if service.headless:
             notes = [f"{service} is headless: its name leads to {_places(targets)}, and no port is translated"]
-        elif service.spec.internal_policy == "Local":
+        if service.spec.internal_policy == "Local" and not outer:
+            targets = tuple(replace(each, local_only=True) for each in targets)
             notes.append(f"{service} has internalTrafficPolicy: Local: only its pods on the client's own node count")
+        if outer and not service.keeps_source:
+            notes.append(
+                f"through a node, as clients outside reach {service}, pods on other nodes see that node's address: "
+                "ask for that with --from node/NAME"
+            )
         return Resolved(targets, (*notes, *self._leaving(targets)), (), label)
 
     def _through_node(self, node: Node, service: Service, chosen: ServicePort, protocol: Protocol) -> Resolved:

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, assert_never
 
+import yaml
+
 from ringfence.model.flow import Flow
-from ringfence.model.policy import Action
+from ringfence.model.policy import Action, Direction
 from ringfence.semantics.evaluate import Reason
 from ringfence.semantics.explain import End, Explanation
 from ringfence.semantics.findings import (
@@ -24,6 +26,7 @@ from ringfence.semantics.findings import (
 )
 from ringfence.semantics.knowledge import Unknown
 from ringfence.semantics.miss import Miss, RuleMiss
+from ringfence.semantics.suggest import suggestion
 
 API_VERSION = "ringfence.io/v1alpha1"
 _SAYS = {Action.ALLOW: "Admits", Action.DENY: "Denies", Action.PASS: "PassesOn"}
@@ -44,12 +47,27 @@ def _traffic(flow: Flow) -> str:
 def text(explanation: Explanation, *, every_policy: bool = False) -> str:
     """Return the explanation as lines of plain text; ``every_policy`` adds what each policy makes of the flow."""
     lines = [headline(explanation)]
-    for side, end in ((explanation.egress, explanation.source), (explanation.ingress, explanation.destination)):
+    source, destination = explanation.source, explanation.destination
+    for side, end in ((explanation.egress, source), (explanation.ingress, destination)):
         lines += (f"  {line}" for line in _half_lines(side, end))
         if every_policy:
             lines += (f"    - {_finding_text(finding)}" for finding in side.findings)
+            lines += (f"    {line}" for line in _suggestion_lines(_suggested(explanation, side)))
     lines += (f"  note: {note}" for note in explanation.notes)
     return "\n".join(lines)
+
+
+def _suggested(explanation: Explanation, side: JudgedHalf) -> dict[str, Any] | None:
+    if side.direction is Direction.EGRESS:
+        return suggestion(side, explanation.leaving, explanation.destination)
+    arrives_as_it_left = explanation.leaving.source == explanation.flow.source
+    return suggestion(side, explanation.flow, explanation.source) if arrives_as_it_left else None
+
+
+def _suggestion_lines(policy: dict[str, Any] | None) -> Iterator[str]:
+    if policy is not None:
+        yield "a policy that would allow it:"
+        yield from (f"  {line}" for line in yaml.safe_dump(policy, sort_keys=False).splitlines())
 
 
 def unknown_lines(unknowns: Iterable[Unknown]) -> Iterator[str]:
@@ -142,8 +160,8 @@ def document(explanation: Explanation) -> dict[str, Any]:
         "source": _end_document(explanation.source),
         "destination": _end_document(explanation.destination),
         "through": None if leaving == flow else {"address": str(leaving.destination), "port": leaving.port},
-        "egress": _half_document(explanation.egress),
-        "ingress": _half_document(explanation.ingress),
+        "egress": _half_document(explanation, explanation.egress),
+        "ingress": _half_document(explanation, explanation.ingress),
         "notes": list(explanation.notes),
     }
 
@@ -162,13 +180,14 @@ def _end_document(end: End) -> dict[str, Any]:
     }
 
 
-def _half_document(side: JudgedHalf) -> dict[str, Any]:
+def _half_document(explanation: Explanation, side: JudgedHalf) -> dict[str, Any]:
     return {
         "verdict": side.outcome.value,
         "reason": side.reason.name.lower() if side.reason else None,
         "isolatedBy": [str(ref) for ref in side.isolated_by],
         "decidedBy": str(side.decided_by) if side.decided_by else None,
         "nearest": _nearest_document(side.nearest),
+        "suggested": _suggested(explanation, side),
         "unknowns": [unknown_document(unknown) for unknown in side.unknowns],
         "policies": [_finding_document(finding) for finding in side.findings],
     }

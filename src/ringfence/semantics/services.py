@@ -93,14 +93,14 @@ class Service(msgspec.Struct, frozen=True):
     @property
     def own_addresses(self) -> frozenset[str]:
         """Return the addresses that lead to it: its own, and those that are given to it from outside."""
-        balanced = (self.status.balancer and self.status.balancer.ingress) or ()
-        found = {
-            *(self.spec.addresses or ()),
-            self.spec.address or "",
-            *(self.spec.external or ()),
-            *(entry.ip or "" for entry in balanced),
-        }
+        found = {*(self.spec.addresses or ()), self.spec.address or "", *self.outer_addresses}
         return frozenset(found - {"", "None"})
+
+    @property
+    def outer_addresses(self) -> frozenset[str]:
+        """Return the addresses at which the world outside reaches it: of a load balancer, or external ones."""
+        balanced = (self.status.balancer and self.status.balancer.ingress) or ()
+        return frozenset({*(self.spec.external or ()), *(entry.ip or "" for entry in balanced)} - {""})
 
     def port_named(self, protocol: Protocol, port: str | None) -> ServicePort:
         """Return the port that a number or a name means; the only one where neither is given."""
@@ -148,6 +148,7 @@ class Services:
 
     cluster: Cluster
     unready: set[PodKey] = field(default_factory=set)
+    ending: set[PodKey] = field(default_factory=set)
     by_key: dict[PodKey, Service] = field(default_factory=dict)
     _slices: dict[PodKey, list[_Slice]] = field(default_factory=lambda: defaultdict(list))
 
@@ -181,9 +182,11 @@ class Services:
         """Return where a port of a Service leads to, sorted; empty where nobody is ready."""
         if service.spec.selector:
             selected = sorted(self.selected(service), key=lambda endpoint: endpoint.key)
-            ready = [endpoint for endpoint in selected if endpoint.key not in self.unready]
-            numbers = ((e, _target_ports(chosen, e, protocol, headless=service.headless)) for e in ready)
-            return [Backend(endpoint, number) for endpoint, found in numbers for number in found]
+            serving = [endpoint for endpoint in selected if endpoint.key not in self.unready]
+            staying = [endpoint for endpoint in serving if endpoint.key not in self.ending]
+            # While there is no other, pods that end but still serve are sent to, as kube-proxy does.
+            numbers = ((e, _target_port(chosen, e, protocol, headless=service.headless)) for e in staying or serving)
+            return [Backend(endpoint, number) for endpoint, number in numbers if number is not None]
         return sorted(set(self._sliced(service, chosen)), key=lambda backend: (str(backend.holder), backend.port))
 
     def selected(self, service: Service) -> Iterator[Endpoint]:
@@ -223,16 +226,16 @@ class Services:
                         yield from (Backend(address, port.port) for address in endpoint.addresses[:1])
 
 
-def _target_ports(chosen: ServicePort, endpoint: Endpoint, protocol: Protocol, *, headless: bool) -> list[int]:
+def _target_port(chosen: ServicePort, endpoint: Endpoint, protocol: Protocol, *, headless: bool) -> int | None:
     if headless:
         # Its name resolves to the pods' own addresses: nobody translates the port.
-        return [chosen.port]
+        return chosen.port
     match chosen.target:
         case None:
-            return [chosen.port]
+            return chosen.port
         case int() as number:
-            return [number or chosen.port]
+            return number or chosen.port
         case str() as name:
-            return sorted(endpoint.port_numbers(name, protocol))[:1]
+            return next((p.number for p in endpoint.ports if p.name == name and p.protocol is protocol), None)
         case _:
             assert_never(chosen.target)
