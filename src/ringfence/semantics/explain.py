@@ -14,6 +14,7 @@ from ringfence.model.addresses import Address
 from ringfence.model.cluster import Cluster, Endpoint, Node, PodKey
 from ringfence.model.flow import Flow
 from ringfence.model.policy import Direction, PolicySet
+from ringfence.model.settings import DEFAULTS, Settings
 from ringfence.semantics.evaluate import Reason
 from ringfence.semantics.findings import JudgedHalf, Outcome, both
 from ringfence.semantics.judge import judge
@@ -74,13 +75,14 @@ def explain(
     *,
     known: Knowledge = EVERYTHING_KNOWN,
     leaving: Flow | None = None,
+    settings: Settings = DEFAULTS,
 ) -> Explanation:
     """Judge a flow and say why; ``leaving`` is how it leaves its source, if a node translates it on its way."""
     left = flow if leaving is None else leaving
     source, arriving_from = _end(left.source, cluster, known), _end(flow.source, cluster, known)
     destination = _end(flow.destination, cluster, known)
-    egress = judge(left, Direction.EGRESS, cluster, policies, known)
-    ingress = judge(flow, Direction.INGRESS, cluster, policies, known)
+    egress = judge(left, Direction.EGRESS, cluster, policies, known, settings=settings)
+    ingress = judge(flow, Direction.INGRESS, cluster, policies, known, settings=settings)
     notes = dict.fromkeys(_notes(egress, ingress, (source, arriving_from, destination)))
     return Explanation(flow, left, source, destination, egress, ingress, tuple(notes))
 
@@ -110,5 +112,6 @@ def _notes(egress: JudgedHalf, ingress: JudgedHalf, ends: tuple[End, End, End]) 
             "LoadBalancer Service with externalTrafficPolicy: Cluster, whoever the client is"
         )
     subject = egress.subject
-    if subject is not None and destination.node is not None and destination.node.name == subject.node:
+    own_node = subject is not None and destination.node is not None and destination.node.name == subject.node
+    if subject is not None and own_node and egress.reason is not Reason.TO_OWN_NODE:
         yield f"{destination.address} is {subject.key}'s own node: egress policies apply to it like to any address"

@@ -15,6 +15,7 @@ from ringfence.model.addresses import Address
 from ringfence.model.cluster import Cluster, Endpoint
 from ringfence.model.flow import Flow
 from ringfence.model.policy import Action, Direction, InNamespace, ObjectRef, Origin, Policy, PolicySet, Tier
+from ringfence.model.settings import DEFAULTS, NodeProbes, OwnNodeEgress, Settings
 from ringfence.semantics.evaluate import Reason
 from ringfence.semantics.findings import (
     DoesNotMatch,
@@ -69,7 +70,13 @@ class _Reading:
 
 
 def judge(
-    flow: Flow, direction: Direction, cluster: Cluster, policies: PolicySet, known: Knowledge = EVERYTHING_KNOWN
+    flow: Flow,
+    direction: Direction,
+    cluster: Cluster,
+    policies: PolicySet,
+    known: Knowledge = EVERYTHING_KNOWN,
+    *,
+    settings: Settings = DEFAULTS,
 ) -> JudgedHalf:
     """Judge the half of a flow that one end's policies decide: egress at the source, ingress at the destination."""
     near, far = flow.source, flow.destination
@@ -87,10 +94,11 @@ def judge(
     if cluster.endpoint_at(far) is subject:
         return replace(told, reason=Reason.SELF)
     doubts: tuple[Unknown, ...] = ()
-    if direction is Direction.INGRESS:
+    privilege = _own_node_reason(direction, settings)
+    if privilege is not None:
         local = _is_own_node(far, subject, cluster, known)
         if local is Match.YES:
-            return replace(told, reason=Reason.OWN_NODE)
+            return replace(told, reason=privilege)
         if local is Match.UNKNOWN:
             doubts = (_whether_own_node(far, subject, known),)
     return _concluded(told, _ask_tiers(policies.tiers, readings), doubts)
@@ -108,6 +116,13 @@ def _judge_nobodys(near: Address, direction: Direction, policies: PolicySet, kno
         unknown = holder_of(near, f"the {direction.value} policies of a pod would apply to it")
         return JudgedHalf(direction, Outcome.UNDECIDABLE, None, None, unknowns=(unknown,))
     return JudgedHalf(direction, Outcome.ALLOWED, None, Reason.NOT_A_POD)
+
+
+def _own_node_reason(direction: Direction, settings: Settings) -> Reason | None:
+    """Return why a pod and its own node reach each other whatever the policy (SEMANTICS 23, 24), None if it decides."""
+    if direction is Direction.INGRESS:
+        return Reason.OWN_NODE if settings.node_probes is NodeProbes.ALLOW else None
+    return Reason.TO_OWN_NODE if settings.own_node_egress is OwnNodeEgress.ALLOW else None
 
 
 def _is_own_node(far: Address, subject: Endpoint, cluster: Cluster, known: Knowledge) -> Match:
