@@ -186,9 +186,11 @@ class Source:
             raise self._invalid(*self._document.repeated)
         self.data: Any = self._document.value
 
-    def error(self, path: str, message: str) -> InvalidObject:
-        """Return the complaint about a field (``steps[0].expect[1].table``), with the place where it stands."""
-        line, column = self._document.place(path)
+    def error(self, path: str, message: str, *, place: str | None = None) -> InvalidObject:
+        """Return the complaint about a field (``steps[0].expect[1].table``), with the place where it stands, or where
+        another field does.
+        """
+        line, column = self._document.place(path if place is None else place)
         return self._invalid(FieldError(path, message, "FieldValueInvalid", line, column))
 
     def _invalid(self, *errors: FieldError) -> InvalidObject:
@@ -201,4 +203,9 @@ def decode(source: Source) -> Case:
         return msgspec.convert(source.data, Case)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
-        raise source.error(path.rstrip("`").replace("[...]", "").lstrip("."), message) from None
+        if "got `bool`" in message:
+            message += " (y, n, yes, no, on and off are truth values in YAML: quote them where they are names)"
+        path = path.rstrip("`").replace("[...]", "").lstrip(".")
+        _, _, unknown = message.partition("unknown field `")
+        place = f"{path}.{unknown.rstrip('`')}".lstrip(".") if unknown else path
+        raise source.error(path, message, place=place) from None

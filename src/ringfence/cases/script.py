@@ -95,11 +95,20 @@ class Probe:
         """The probe as policy judges it, after translation: all ways have the same verdict."""
         return (Way(self.flow, self.flow),) if self.through is None else self.through
 
+    @property
+    def traffic(self) -> str:
+        """What is sent, as cases have it: the same word in both families."""
+        return "ICMP" if self.port is None else f"{self.protocol.value}/{self.port}"
+
+    @property
+    def family(self) -> str:
+        """The address family that it is sent in."""
+        return f"IPv{self.destination.address.version}"
+
     def __str__(self) -> str:
         port = "" if self.port is None else f"/{self.port}"
         about = "" if self.asks is Asks.CONNECTION else f" {self.asks.value} error"
-        traffic = f"{self.protocol.value}{port} IPv{self.destination.address.version}"
-        return f"{self.source} -> {self.destination} {traffic}{about}"
+        return f"{self.source} -> {self.destination} {self.protocol.value}{port} {self.family}{about}"
 
 
 @dataclass(frozen=True, slots=True)

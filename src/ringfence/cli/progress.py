@@ -21,12 +21,16 @@ class Steps:
     def __exit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
     ) -> None:
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        self.hide()
 
     def show(self, step: str) -> None:
         """Say what is being done now."""
         if self._shown:
             sys.stderr.write(f"\r\x1b[K{self._subject}: {step} ...")
+            sys.stderr.flush()
+
+    def hide(self) -> None:
+        """Take the line away, for a moment in which something else is printed."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

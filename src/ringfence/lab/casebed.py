@@ -18,14 +18,12 @@ from ringfence.apis.manifests import cluster_from_objects
 from ringfence.cases.run import verdicts
 from ringfence.cases.script import Asks, Connection, Event, Fate, Objects, Probe, Script
 from ringfence.compiler.compile import compile_program
-from ringfence.dataplanes.base import Dataplane
-from ringfence.dataplanes.nftables.apply import NftablesDataplane
-from ringfence.errors import UsageError
+from ringfence.dataplanes import registry
+from ringfence.dataplanes.base import Answer, Dataplane
+from ringfence.errors import HostLacks, UsageError
 from ringfence.host import netns
 from ringfence.lab import fabric, icmperrors, prober
 from ringfence.lab.config import NetworkPlugin
-from ringfence.lab.controllers.actions import Create
-from ringfence.lab.controllers.endpointslices import plan as plan_slices
 from ringfence.lab.prober_conversing import Conversation, Conversations, Opening, Passing
 from ringfence.lab.proxy import ServiceProxy
 from ringfence.lab.topology import PodPlan, Topology, plan_explicit, plan_external, plan_pod
@@ -34,7 +32,9 @@ from ringfence.model.cluster import Cluster
 from ringfence.model.policy import PolicySet
 from ringfence.model.settings import DEFAULTS, Settings
 
-ENGINES: dict[str, Callable[[], Dataplane]] = {"nftables": NftablesDataplane}
+ENGINES: dict[str, Callable[[], Dataplane]] = {
+    name: engine.build for name, engine in registry.ENGINES.items() if engine.filters
+}
 _MOST_CONTROLS = 8
 _SERIAL = itertools.count()
 _FORGED_PORTS = (20000, 30000)  # which no connection has: they are below the kernel's own choice
@@ -42,6 +42,23 @@ _FATES = {
     Passing(forward=True, backward=True): Fate.ALIVE,
     Passing(forward=False, backward=False): Fate.CUT,
 }
+
+
+def require(dataplane: str) -> None:
+    """Raise ``HostLacks`` unless this process can run cases on a dataplane."""
+    if os.geteuid() != 0:
+        raise HostLacks(
+            f"to try cases on {dataplane} needs root: each gets network namespaces of its own",
+            remedy="run it with sudo",
+        )
+    found = registry.engine(dataplane).probe()
+    if found.answer is Answer.NO:
+        raise HostLacks(found.reason, remedy=found.remedy or "ringfence doctor says more")
+
+
+def with_packets(dataplane: str, plugin: NetworkPlugin, settings: Settings) -> Packets:
+    """Return a new engine that sends packets."""
+    return Packets(dataplane, plugin, settings)
 
 
 def run_script(script: Script, dataplane: str, plugin: NetworkPlugin = "azure") -> list[list[bool]]:
@@ -204,13 +221,7 @@ class Packets:
         """Put the Services in force on every node; without any, nodes have no Service rules at all."""
         objects = [dict(obj) for obj in self._objects.all()]
         services = [obj for obj in objects if obj["kind"] == "Service"]
-        pods = [obj for obj in objects if obj["kind"] == "Pod"]
-        slices = [
-            action.object
-            for service in services
-            for action in plan_slices(service, [pod for pod in pods if _selected(service, pod)], ())
-            if isinstance(action, Create)
-        ]
+        slices = _slices(services, [obj for obj in objects if obj["kind"] == "Pod"]) if services else []
         for proxy in self._proxies if services or self._translates else ():
             proxy.apply(services, slices)
         self._translates = bool(services)
@@ -280,6 +291,20 @@ def _too_big(probe: Probe, homes: Mapping[Address, str], source_port: int) -> ic
 
 def _names(opening: Opening) -> Iterable[str]:
     return (name for name, _ in opening.heard_at)
+
+
+def _slices(services: Sequence[dict[str, Any]], pods: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the EndpointSlices that the lab's controller would make."""
+    # Here, since controllers bring in an HTTP client that takes as long to import as most cases to run.
+    from ringfence.lab.controllers.actions import Create  # noqa: PLC0415
+    from ringfence.lab.controllers.endpointslices import plan  # noqa: PLC0415
+
+    return [
+        action.object
+        for service in services
+        for action in plan(service, [pod for pod in pods if _selected(service, pod)], ())
+        if isinstance(action, Create)
+    ]
 
 
 def _selected(service: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
