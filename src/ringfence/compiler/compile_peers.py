@@ -63,7 +63,8 @@ class PeerSets:
                 *(self._pods.matching(member) for member in members if isinstance(member, PodPeer))
             )
             networks = collapse(n for m in members if isinstance(m, BlockPeer) for n in m.block.networks())
-            self._sets[set_id] = PeerSet(set_id, " or ".join(map(str, members)), addresses, networks)
+            selects = any(isinstance(member, PodPeer) for member in members)
+            self._sets[set_id] = PeerSet(set_id, " or ".join(map(str, members)), addresses, networks, selects)
         return set_id
 
     def with_port(self, peers: AnyPeer | Peers, port: PortName) -> PeerSetId:

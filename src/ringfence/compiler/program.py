@@ -25,13 +25,15 @@ class PeerSet:
 
     ``id`` is a digest (16 hexadecimal digits) of the *expression*, so it stays while pods come and go; ``addresses``
     are those of pods that selectors match, ``networks`` the blocks after their exceptions are taken out (sorted, may
-    overlap addresses). Both families together. A set may be empty: it then matches nothing.
+    overlap addresses). Both families together. A set may be empty: it then matches nothing. ``selects``: the expression
+    has selectors, so that pods may come into it; False where it is blocks alone.
     """
 
     id: PeerSetId
     expression: str
     addresses: frozenset[Address]
     networks: tuple[Network, ...]
+    selects: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ decided elsewhere. In process it costs about 0.1 ms where a started ``nft`` cost
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import os
@@ -14,12 +15,14 @@ import socket
 import struct
 import threading
 import weakref
+from collections.abc import Iterable
 from typing import Any, Self
 
 import msgspec
 
 from ringfence.errors import HostLacks, HostRefused
 from ringfence.host import netns
+from ringfence.host.nft_elements import ElementChange, check_answers, encode_batch
 
 LIBRARY = "libnftables.so.1"
 _NO_NFTABLES = "load the module: modprobe nf_tables (CONFIG_NF_TABLES)"
@@ -38,6 +41,9 @@ _OBJECTS = _JSON | _HANDLE | _NUMERIC_PROTOCOL | _NUMERIC_PRIORITY
 _NETLINK_NETFILTER = 12
 _NEW_GENERATION = 10 << 8 | 15
 _GET_GENERATION = struct.pack("=IHHIIBBH", 20, 10 << 8 | 16, 1, 0, 0, 0, 0, 0)
+_SEND_BUFFER = 256 << 20  # a transaction is one message to the kernel; 100,000 elements are 5 MB
+_SO_SNDBUFFORCE = 32  # asm-generic/socket.h
+_ANSWER_SECONDS = 60
 
 
 class Nft:
@@ -96,6 +102,36 @@ class Nft:
         # nlmsghdr 16, nfgenmsg 4, then the first attribute's header 4: NFTA_GEN_ID, big endian
         return int(struct.unpack_from(">I", answer, 24)[0])
 
+    def change_elements(self, changes: Iterable[ElementChange]) -> None:
+        """Commit changes of elements, all in one transaction. About 10 µs, and 1 to 2 µs for each element.
+
+        Raises ``HostRefused``; nothing of it is in force then.
+        """
+        batch, last = encode_batch(changes)
+        if not last:
+            return
+        with self._lock:
+            self._check_open()
+            try:
+                os.write(self._netlink, batch)
+                while not check_answers(os.read(self._netlink, 65536), last):
+                    pass
+            except OSError as error:
+                raise HostRefused(
+                    "nftables did not take elements", asked=f"{last} messages", answered=error.strerror or ""
+                ) from None
+            finally:
+                self._drain()
+
+    def _drain(self) -> None:
+        """Read what is left of the answers to a refused transaction."""
+        with socket.socket(fileno=os.dup(self._netlink)) as left:
+            while True:
+                try:
+                    left.recv(65536, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    return
+
     def close(self) -> None:
         """Give the handle back; using it afterwards is an error. What it wrote stays in the kernel."""
         with self._lock:
@@ -135,6 +171,9 @@ def _netlink_socket() -> int:
         made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
     except OSError as error:
         raise HostLacks(f"this kernel has no netfilter netlink ({error.strerror})", remedy=_NO_NFTABLES) from None
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("=qq", _ANSWER_SECONDS, 0))
+    with contextlib.suppress(PermissionError):  # without the privilege the first use says so
+        made.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
     return made.detach()
 
 

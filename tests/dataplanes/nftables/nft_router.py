@@ -233,12 +233,16 @@ def crc32c(data: bytes) -> int:
 
 @dataclass(frozen=True)
 class Allow:
-    """An allow rule in a line: peers by name, address or network (None: any), traffic as ``TCP/80-90`` (None: any)."""
+    """An allow rule in a line: peers by name, address or network (None: any), traffic as ``TCP/80-90`` (None: any).
+
+    ``expression`` names the peers where the same expression covers others at another moment.
+    """
 
     peers: tuple[str, ...] | None = None
     traffic: tuple[str, ...] | None = None
     action: Action = Action.ALLOW
     origin: str = "NetworkPolicy demo/policy"
+    expression: str | None = None
 
 
 @dataclass(frozen=True)
@@ -296,12 +300,18 @@ def _rule(index: int, rule: Allow, direction: Direction, peer_sets: dict[PeerSet
     )
     peers: AnyPeer | PeerSetId = ANY_PEER
     if rule.peers is not None:
-        peers = PeerSetId(_digest(repr(rule.peers)))
+        peers = PeerSetId(_digest(rule.expression or repr(rule.peers)))
         named = [a for who in rule.peers if who in PODS for a in _addresses(who)]
         rest = [peer for peer in rule.peers if peer not in PODS]
         plain = [ipaddress.ip_address(peer) for peer in rest if "/" not in peer]
         networks = tuple(ipaddress.ip_network(peer) for peer in rest if "/" in peer)
-        peer_sets[peers] = PeerSet(peers, " or ".join(rule.peers), frozenset([*named, *plain]), networks)
+        peer_sets[peers] = PeerSet(
+            peers,
+            " or ".join(rule.peers),
+            frozenset([*named, *plain]),
+            networks,
+            bool(named or plain or rule.expression),
+        )
     return CompiledRule(rule.action, peers, traffic, origin)
 
 

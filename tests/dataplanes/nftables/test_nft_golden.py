@@ -8,6 +8,7 @@ import pytest
 
 from ringfence.compiler.program import Program, empty_program
 from ringfence.dataplanes.nftables import layout
+from ringfence.dataplanes.nftables.layout import Names
 from ringfence.dataplanes.nftables.observe import Observed, observe
 from ringfence.dataplanes.nftables.render import render
 from ringfence.host import netns
@@ -66,7 +67,7 @@ def test_every_golden_file_has_its_program() -> None:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_kernel_takes_a_golden_file_and_gives_the_same_back(name: str, salt: int) -> None:
     """What is loaded and then observed equals what was rendered: nothing is lost or bent on the way."""
-    table = render(PROGRAMS[name], salt=salt)
+    table = render(PROGRAMS[name], Names(salt=salt))
 
     def load() -> Observed:
         with Nft() as nft:

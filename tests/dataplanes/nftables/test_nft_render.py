@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.dataplanes.nftables import layout, spelling
-from ringfence.dataplanes.nftables.observe import Observed, decode
-from ringfence.dataplanes.nftables.plan import conflicts, make_plan
-from ringfence.dataplanes.nftables.render import render
+from ringfence.dataplanes.nftables.layout import Names
+from ringfence.dataplanes.nftables.observe import decode
+from ringfence.dataplanes.nftables.render import Memory, render
 from ringfence.errors import Unsupported
 from ringfence.model.policy import Action
 from tests.dataplanes.nftables.nft_router import Allow, egress, ingress, make_program
@@ -34,26 +34,60 @@ def test_the_order_in_which_a_program_was_put_together_does_not_show() -> None:
     assert layout.text(render(program)) == layout.text(render(backwards))
 
 
-def test_what_stays_keeps_its_name() -> None:
-    """A change of one set makes that set, and what leads to it, anew; everything else is shared."""
-    before = render(make_program(ingress("server", Allow(("client",))), ingress("client", Allow(("other",)))))
-    after = render(make_program(ingress("server", Allow(("server",))), ingress("client", Allow(("other",)))))
-
-    changed = {key for key in after.objects() if key not in before.objects()}
-
-    kinds = sorted(name.rpartition("-")[0] for _, name in changed)
-    assert kinds == sorted(
-        ["peers4", "peers6", "ingress4", "ingress6", "dispatch-ingress4", "dispatch-ingress6", "forward"]
+def test_members_that_change_change_no_name() -> None:
+    """A pod that comes to an expression, or a block to a rule, makes no object anew."""
+    before = render(make_program(ingress("server", Allow(("client",), expression="x"), Allow(("10.0.0.0/8",)))))
+    after = render(
+        make_program(
+            ingress("server", Allow(("client", "other"), expression="x"), Allow(("10.0.0.0/8", "192.0.2.1/32")))
+        )
     )
 
+    assert before.objects().keys() == after.objects().keys()
+    changed = {name for name, each in after.sets.items() if before.sets[name] != each}
+    assert {name.rpartition("-")[0] for name in changed} == {"peers4", "peers6", "blocks4"}
+    assert before.chains == after.chains
 
-def test_a_salt_changes_every_name_and_no_meaning() -> None:
-    """A repair shares no object with what somebody bent."""
+
+def test_a_salt_changes_every_name_of_what_is_named_by_content() -> None:
+    """A repair shares no chain and no set of ports with what somebody bent."""
     program = make_program(ingress("server", Allow(("client",), ("TCP/80", "TCP/90"))))
-    plain, salted = (render(program, salt=salt) for salt in (0, 1))
+    plain, salted = (render(program, Names(salt=salt)) for salt in (0, 1))
 
-    assert plain.objects().keys() & salted.objects().keys() == {("chain", "forward"), ("chain", "input")}
+    same = plain.objects().keys() & salted.objects().keys()
+    assert {key for key in same if key[0] == "chain"} == {("chain", hook) for hook in ("forward", "input", "output")}
+    assert not any(name.startswith("ports") for _, name in same)
     assert len(plain.objects()) == len(salted.objects())
+
+
+def test_a_version_changes_the_name_of_one_object_and_of_what_leads_to_it() -> None:
+    """The chains that ask a set follow it to its other name."""
+    program = make_program(ingress("server", Allow(("client",))), egress("other", Allow(("10.0.0.0/8",))))
+    plain = render(program)
+    name = next(name for name in plain.sets if name.startswith("peers4"))
+
+    other = render(program, Names(versions={name: 3}))
+
+    assert other.sets[f"{name}.3"].elements == plain.sets[name].elements
+    changed = {key[1].rpartition("-")[0] for key in other.objects().keys() - plain.objects().keys()}
+    assert changed == {"peers4", "ingress4"}
+
+
+def test_what_was_rendered_before_changes_cost_and_not_the_result() -> None:
+    """A table made with a memory of others equals one that is made without."""
+    memory = Memory()
+    programs = [
+        make_program(
+            ingress("server", Allow(("client",), expression="x"), Allow(("10.0.0.0/8",), ("TCP/80", "TCP/90")))
+        ),
+        make_program(
+            ingress("server", Allow(("other",), expression="x"), Allow(("10.0.0.0/9",), ("TCP/80", "TCP/90")))
+        ),
+        make_program(ingress("server", *(Allow((f"10.1.{i}.1",), (f"TCP/{i % 3 + 1}",)) for i in range(40)))),
+        make_program(egress("client")),
+    ]
+    for program, names in itertools.product([*programs, *programs], (Names(), Names(salt=2))):
+        assert render(program, names, memory) == render(program, names)
 
 
 def test_passing_rules_are_refused_all_at_once() -> None:
@@ -115,28 +149,6 @@ def test_long_comments_that_differ_in_the_middle_stay_apart() -> None:
     assert len(comments) == 2
 
 
-def test_nothing_to_do_is_no_transaction() -> None:
-    """The plan from a table to itself is empty."""
-    table = render(make_program(ingress("server", Allow(("client",)))))
-
-    assert make_plan(Observed(present=True, table=table), table).transactions == ()
-
-
-def test_a_plan_reads_as_its_steps() -> None:
-    """Create, switch, delete: each a text that can be shown before it is run."""
-    before = render(make_program(ingress("server")))
-    after = render(make_program(ingress("server", Allow())))
-
-    plan = make_plan(Observed(present=True, table=before), after)
-
-    assert [t.purpose for t in plan.transactions] == ["create", "switch", "delete"]
-    assert [t.waits for t in plan.transactions] == [False, False, True]
-    assert str(plan).startswith("# 1. create\nadd table inet ringfence\n")
-    switch = plan.transactions[1].text.splitlines()
-    assert [line.split()[0] for line in switch] == ["add", "flush", "add"]
-    assert not any("flush set" in t.text or "flush table" in t.text for t in plan.transactions)
-
-
 def test_what_we_never_write_decodes_to_what_never_compares_equal() -> None:
     """Expressions, verdicts and flags of others are kept as what they are: not ours."""
     rule = {"family": "inet", "table": "ringfence", "chain": "c", "handle": 1}
@@ -158,14 +170,3 @@ def test_what_we_never_write_decodes_to_what_never_compares_equal() -> None:
     assert observed.table.chains["c"].hook == layout.Hook("nat input drop")
     assert observed.table.sets["s"].key == "ipv4_addr timeout"
     assert observed.table.maps["m"].key == "ipv4_addr : mark"
-
-
-def test_an_object_that_was_changed_under_its_name_is_a_conflict() -> None:
-    """Content-addressed names are trusted only as far as the content is what they say."""
-    table = render(make_program(ingress("server", Allow(("client",)))))
-    name = next(name for name in table.sets if name.startswith("peers4"))
-    bent = dataclasses.replace(table.sets[name], elements=())
-    held = layout.Table({**table.sets, name: bent}, table.maps, table.chains)
-
-    assert conflicts(Observed(present=True, table=held), table) == [name]
-    assert conflicts(Observed(present=True, table=table), table) == []

@@ -2,21 +2,23 @@
 """Puts programs in force in the kernel: renders, compares with what is there, plans, commits. Keeps base's contract.
 
 What a program looks like in nft's language ``render`` decides, what is done in which order ``plan``. Here is only
-when to look at the kernel (at the start, and after anybody else's commit), and what a failure leaves: whatever was in
-force before.
+when to look at the kernel (at the start, and after anybody else's commit), under which names to render, and what a
+failure leaves: whatever was in force before.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
+from collections.abc import Iterable
 
 from ringfence.compiler.program import Program
 from ringfence.dataplanes.base import Applied
-from ringfence.dataplanes.nftables.layout import FAMILY, TABLE, Table
+from ringfence.dataplanes.nftables.changes import Plan, Transaction
+from ringfence.dataplanes.nftables.encoding import encode
+from ringfence.dataplanes.nftables.layout import FAMILY, TABLE, Names, Table, plain
 from ringfence.dataplanes.nftables.observe import Observed, observe
-from ringfence.dataplanes.nftables.plan import Plan, Transaction, conflicts, make_plan
-from ringfence.dataplanes.nftables.render import render
+from ringfence.dataplanes.nftables.plan import in_force, make_plan
+from ringfence.dataplanes.nftables.render import Memory, render
 from ringfence.errors import HostRefused
 from ringfence.host.nft import Nft
 from ringfence.host.quiesce import wait_for_packets
@@ -34,7 +36,9 @@ class NftablesDataplane:
         self._nft = nft if nft is not None else Nft()
         self._program: Program | None = None  # the last that was put in force whole
         self._table: Table | None = None  # what it became
+        self._names: Names | None = None  # under these names
         self._generation: int | None = None  # at which the kernel was last seen to hold it
+        self._memory = Memory()
 
     def plan(self, program: Program) -> Plan:
         """Return what ``apply`` would do now, without doing it."""
@@ -43,19 +47,19 @@ class NftablesDataplane:
     def apply(self, program: Program) -> Applied:
         """Put a program in force, whole; without a transaction if it is already.
 
-        Raises ``Unsupported``, ``HostRefused`` or ``HostLacks``; the old program is in force then, and the next
-        ``apply`` looks at the kernel anew.
+        Raises ``Unsupported``, ``HostRefused`` or ``HostLacks``; each flow then has a verdict that the old program or
+        this one gives it, and the next ``apply`` looks at the kernel anew.
         """
         if program == self._program and self._undisturbed():
             return Applied(transactions=0)
         before = self._nft.generation()
         observed = self._observe()
         repaired = self._table is not None and not _holds(observed, self._table)
-        plan, table = self._plan(observed, program)
+        plan, table, names = self._plan(observed, program)
         self._generation = None
         for transaction in plan.transactions:
             self._commit(transaction)
-        self._program, self._table = program, table
+        self._program, self._table, self._names = program, table, names
         # Every commit counts one. More of them than were ours: somebody may have touched the table meanwhile, and the
         # next look decides.
         after = self._nft.generation()
@@ -78,7 +82,7 @@ class NftablesDataplane:
 
     def remove(self) -> None:
         """Delete the table, if there is one: from then on every packet passes."""
-        self._program = self._table = self._generation = None
+        self._program = self._table = self._names = self._generation = None
         self._nft.run(f"add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n")
 
     def close(self) -> None:
@@ -86,13 +90,16 @@ class NftablesDataplane:
         self._nft.close()
 
     def _commit(self, transaction: Transaction) -> None:
-        if not transaction.waits:
-            self._nft.run(transaction.text)
-            return
-        wait_for_packets()
-        # What it would have tidied away is out of force already. If somebody holds on to it, the table differs from
-        # what we wrote: ``drifted`` says so, and the next ``apply`` tries again.
-        with contextlib.suppress(HostRefused):
+        if transaction.waits:
+            wait_for_packets()
+        if transaction.changes:
+            self._nft.change_elements(map(encode, transaction.changes))
+        elif transaction.purpose == "delete":
+            # What it would have tidied away is out of force already. If somebody holds on to it, the table differs
+            # from what we wrote: ``drifted`` says so, and the next ``apply`` tries again.
+            with contextlib.suppress(HostRefused):
+                self._nft.run(transaction.text)
+        else:
             self._nft.run(transaction.text)
 
     def _undisturbed(self) -> bool:
@@ -100,15 +107,37 @@ class NftablesDataplane:
 
     def _observe(self) -> Observed:
         if self._table is not None and self._undisturbed():
-            return Observed(present=True, table=self._table)
+            return Observed(present=True, table=self._table, known=True)
         return observe(self._nft)
 
-    def _plan(self, observed: Observed, program: Program) -> tuple[Plan, Table]:
-        # An object that somebody changed under its name cannot be exchanged while it is in use: everything is built
-        # anew under other names, and switched to.
-        tables = (render(program, salt=salt) for salt in itertools.count())
-        table = next(table for table in tables if not conflicts(observed, table))
-        return make_plan(observed, table), table
+    def _plan(self, observed: Observed, program: Program) -> tuple[Plan, Table, Names]:
+        # What may not change under its name, because somebody bent it or because packets would meet a mix, is made
+        # once more under another: each round takes new names for all that was in the way.
+        names = in_force(observed.table) if self._names is None else self._names
+        while True:
+            table = render(program, names, self._memory)
+            plan = make_plan(observed, table, names)
+            if isinstance(plan, Plan):
+                return plan, table, names
+            names = _renamed(names, plan.stale, observed.table, bent=bool(plan.bent))
+
+
+def _renamed(names: Names, stale: Iterable[str], there: Table, *, bent: bool) -> Names:
+    """Return names under which the stale sets and maps are not there yet; if something is bent, nothing is."""
+    if bent:
+        everything = {plain(name)[0]: 0 for name in (*there.sets, *there.maps)}
+        bumped = {name: _free(name, names, there) for name in everything}
+        return Names(names.salt + 1, {**names.versions, **bumped})
+    return Names(names.salt, {**names.versions, **{base: _free(base, names, there) for base, _ in map(plain, stale)}})
+
+
+def _free(base: str, names: Names, there: Table) -> int:
+    version = names.versions.get(base, 0)
+    while (
+        f"{base}.{version}" in there.sets or f"{base}.{version}" in there.maps or version <= names.versions.get(base, 0)
+    ):
+        version += 1
+    return version
 
 
 def _holds(observed: Observed, table: Table) -> bool:

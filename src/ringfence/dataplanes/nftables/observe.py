@@ -7,13 +7,15 @@ becomes a text that nft would not take, an object of a kind that we never make b
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from ringfence.dataplanes.nftables import spelling
+from ringfence.dataplanes.nftables import elements
+from ringfence.dataplanes.nftables.elements import Element, Pair, Span
 from ringfence.dataplanes.nftables.layout import FAMILY, TABLE, Chain, Hook, Rule, Set, Table, VerdictMap
 from ringfence.errors import HostRefused
 from ringfence.host.nft import Nft
@@ -24,17 +26,23 @@ _STRANGERS = frozenset(
 )
 
 
+_ADDRESS = ("ipv4_addr", "ipv6_addr")
+_PAIRS = tuple(f"{key} . {key}" for key in _ADDRESS)
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What the kernel holds. ``present``: there is such a table at all; ``dormant``: but somebody put it to sleep.
 
     ``strangers`` are objects of kinds that we never make, as nft's ``delete`` names them: ``quota inet ringfence q``.
+    ``known``: it was not read, but is what we wrote ourselves.
     """
 
     present: bool = False
     dormant: bool = False
     table: Table = field(default_factory=Table)
     strangers: tuple[str, ...] = ()
+    known: bool = field(default=False, compare=False)
 
 
 def observe(nft: Nft) -> Observed:
@@ -85,40 +93,55 @@ def _hook(body: Mapping[str, Any]) -> Hook | None:
 
 def _set(body: Mapping[str, Any]) -> Set:
     kind = body["type"]
+    interval = "interval" in body.get("flags", ())
     flags = [flag for flag in body.get("flags", ()) if flag != "interval"]
     key = " . ".join(kind) if isinstance(kind, list) else str(kind)
-    elements = tuple(sorted(_element(e) for e in body.get("elem", ())))
-    return Set(body["name"], " ".join((key, *flags)), "interval" in body.get("flags", ()), elements)
+    found = frozenset(_element(key, interval, e) for e in body.get("elem", ()))
+    return Set(body["name"], " ".join((key, *flags)), interval, found)
 
 
 def _map(body: Mapping[str, Any]) -> VerdictMap:
-    jumps = sorted((_element(key), _target(value)) for key, value in body.get("elem", ()))
     key = body["type"] if body["map"] == "verdict" and "flags" not in body else f"{body['type']} : {body['map']}"
-    return VerdictMap(body["name"], key, tuple(jumps))
+    found = {_element(body["type"], False, where): _verdict(value) for where, value in body.get("elem", ())}
+    return VerdictMap(body["name"], key, found)
 
 
-def _target(verdict: Any) -> str:
-    match verdict:
-        case {"jump": {"target": str(target)}}:
-            return target
-        case _:
-            return _unknown(verdict)
-
-
-def _element(value: Any) -> str:
+def _verdict(value: Any) -> str:
     match value:
-        case str():
-            return spelling.address(value)
-        case int():
-            return str(value)
+        case {"jump": {"target": str(target)}} | {"goto": {"target": str(target)}}:
+            return f"{next(iter(value))} {target}"
+        case _:
+            return _unknown(value)
+
+
+def _element(key: Any, interval: bool, value: Any) -> Element:  # noqa: FBT001 - as the set says it
+    match value:
+        case str() if key in _ADDRESS and not interval:
+            return ipaddress.ip_address(value)
+        case int() if key == elements.PORT and not interval:
+            return value
+        case {"concat": [str(one), str(other)]} if key in _PAIRS:
+            return Pair(ipaddress.ip_address(one), ipaddress.ip_address(other))
+        case _ if key in (*_ADDRESS, elements.PORT) and interval:
+            return _span(value)
+        case _:
+            return _unknown(value)
+
+
+def _span(value: Any) -> Element:
+    match value:
+        case int(number):
+            return Span(number, number)
+        case str(text):
+            number = int(ipaddress.ip_address(text))
+            return Span(number, number)
         case {"range": [int(first), int(last)]}:
-            return f"{first}-{last}"
+            return Span(first, last)
         case {"range": [str(first), str(last)]}:
-            return f"{spelling.address(first)}-{spelling.address(last)}"
+            return Span(int(ipaddress.ip_address(first)), int(ipaddress.ip_address(last)))
         case {"prefix": {"addr": str(address), "len": int(length)}}:
-            return f"{spelling.address(address)}/{length}"
-        case {"concat": list(parts)}:
-            return " . ".join(map(_element, parts))
+            network = ipaddress.ip_network(f"{address}/{length}")
+            return Span(int(network.network_address), int(network.broadcast_address))
         case _:
             return _unknown(value)
 

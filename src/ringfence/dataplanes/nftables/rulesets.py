@@ -1,143 +1,162 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rules of one ruleset: compiled rules in, a chain of nft rules out, once for each family. Pure.
 
-Which packets are sent to the chain, and what a chain's ``return`` leads to, ``render`` decides.
+A short ruleset becomes a rule for each of its rules, in their order and with their names, for a person to read. A long
+one (``longlists``) is asked by port first: a verdict map leads from a port to the chain of the rules that name it, and
+that goes on to the chain of all that asks for more than a port.
+
+Which packets are sent to a chain, and what its ``return`` leads to, ``render`` decides.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ringfence.compiler.program import CompiledRule, PeerSet, PeerSetId, PortSpan, Program, Ruleset
-from ringfence.dataplanes.nftables import spelling
-from ringfence.dataplanes.nftables.layout import Rule, TableBuilder
-from ringfence.model.policy import Action, AnyPeer, Direction
-from ringfence.model.ports import LAST_PORT, AnyTraffic, PortRange, Protocol
+from ringfence.compiler.program import CompiledRule, Ruleset
+from ringfence.dataplanes.nftables import elements, spelling
+from ringfence.dataplanes.nftables.elements import Element, Span, merged_spans
+from ringfence.dataplanes.nftables.layout import Names, Object, Rule, TableBuilder
+from ringfence.dataplanes.nftables.longlists import EVERY_PORT, Part, Parts, Spans, Traffic, by_protocol
+from ringfence.dataplanes.nftables.peers import Family, PeerBook, Wanted, asked_of
+from ringfence.model.policy import Action, Direction
+from ringfence.model.ports import AnyTraffic, Protocol
+
+_ERROR = "an ICMP error about a connection to an allowed peer"
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
-    """What differs between IPv4 and IPv6: nft's words, and the family's ICMP."""
+class Written:
+    """A ruleset in nft's language: its first chain's name, the objects that are its own, and the sets that it asks.
 
-    version: int
-    word: str
-    key: str
-    icmp: Protocol
+    ``parts`` are those of a long one. Good for as long as these and all names stay.
+    """
 
-    @property
-    def client(self) -> str:
-        """Who opened the connection that a packet belongs to."""
-        return f"ct original {self.word} saddr"
-
-    @property
-    def server(self) -> str:
-        """Who answers on it, after DNAT."""
-        return f"ct reply {self.word} saddr"
-
-    @property
-    def last(self) -> int:
-        """The highest address."""
-        return (1 << (32 if self.version == 4 else 128)) - 1
+    chain: str
+    objects: tuple[Object, ...]
+    wanted: tuple[Wanted, ...]
+    parts: Parts | None
 
 
-FAMILIES = (Family(4, "ip", "ipv4_addr", Protocol.ICMP), Family(6, "ip6", "ipv6_addr", Protocol.ICMPV6))
+def write(ruleset: Ruleset, family: Family, *, names: Names, book: PeerBook, parts: Parts | None) -> Written:
+    """Return a ruleset in one family: allow returns to the dispatch, the end drops. ``parts`` if it is a long one."""
+    writer = _Writer(ruleset.direction, family, names, book)
+    chain = writer.short(ruleset.rules) if parts is None else writer.long(parts)
+    return Written(chain, tuple(writer.build.table().objects().values()), tuple(writer.wanted), parts)
 
 
-class RulesetWriter:
-    """Writes rulesets as chains, and the sets that they ask, into a table that is being built."""
+class _Writer:
+    """Writes one ruleset."""
 
-    def __init__(self, program: Program, build: TableBuilder) -> None:
-        self.build = build
-        self._peer_sets = {peer_set.id: peer_set for peer_set in program.peer_sets}
-        self._made: dict[tuple[PeerSetId, int], list[str]] = {}
+    def __init__(self, direction: Direction, family: Family, names: Names, book: PeerBook) -> None:
+        self.build = TableBuilder(names)
+        self.wanted: dict[Wanted, None] = {}
+        self._direction = direction
+        self._family = family
+        self._book = book
+        self._kind = f"{direction.value}{family.version}"
 
-    def chain(self, ruleset: Ruleset, family: Family) -> str:
-        """Make the chain of a ruleset in one family: allow returns to the dispatch, the end drops."""
-        rules = [rule for compiled in ruleset.rules for rule in self.rules(ruleset.direction, compiled, family)]
-        errors = [rule for compiled in ruleset.rules for rule in self.errors(ruleset.direction, compiled, family)]
-        verdict = Rule("counter drop", spelling.comment(f"no rule of {ruleset.direction.value} {ruleset.id} allows it"))
-        if errors:
-            rules.append(Rule(f"meta l4proto != {family.icmp.number} counter drop", verdict.comment))
-            rules += dict.fromkeys(errors)
-        return self.build.chain(f"{ruleset.direction.value}{family.version}", [*rules, verdict])
+    def short(self, compiled: Sequence[CompiledRule]) -> str:
+        """Write rule after rule."""
+        rules: list[Rule] = []
+        errors: dict[Rule, None] = {}
+        for rule in compiled:
+            peers = self._peers((rule,))
+            verdict = "counter return" if rule.action is Action.ALLOW else "counter drop"
+            for traffic in _traffics(rule):
+                match = self._match(traffic)
+                rules += [Rule(_words(match, peer, verdict), _named_after((rule,))) for peer in peers]
+                if rule.action is Action.ALLOW and traffic.protocol is not None and traffic.spans != EVERY_PORT:
+                    about = self._match(Traffic(traffic.protocol, errors=True))
+                    errors |= {Rule(_words(about, peer, verdict), _ERROR): None for peer in peers}
+        return self.build.chain(self._kind, (*rules, *self._ends(list(errors))))
 
-    def rules(self, direction: Direction, rule: CompiledRule, family: Family) -> Iterator[Rule]:
-        """Return a compiled rule as nft rules: one for each protocol and set that it needs."""
-        verdict = "counter return" if rule.action is Action.ALLOW else "counter drop"
-        for traffic in self.traffic(rule.traffic):
-            for peer in self.peers(direction, rule.peers, family):
-                yield Rule(" ".join(filter(None, (traffic, peer, verdict))), spelling.comment(str(rule.origin)))
+    def long(self, parts: Parts) -> str:
+        """Write ports first, then the rest."""
+        rest: list[Rule] = []
+        errors: list[Rule] = []
+        ports: dict[Protocol, dict[int, tuple[Part, ...]]] = {}
+        for traffic, rules in parts:
+            if traffic.protocol is not None and traffic.port is not None:
+                ports.setdefault(traffic.protocol, {})[traffic.port] = rules
+            elif traffic.errors:
+                errors += [Rule(rule.text, _ERROR) for rule in self._allow(rules, self._match(traffic))]
+            else:
+                rest += self._allow(rules, self._match(traffic))
+        last = Rule(f"goto {self.build.chain(f'{self._kind}-rest', (*rest, *self._ends(errors)))}")
+        maps = [
+            Rule(f"meta l4proto {protocol.number} ct reply proto-src vmap @{self._port_map(by_port, last)}")
+            for protocol, by_port in ports.items()
+        ]
+        return self.build.chain(self._kind, (*maps, last))
 
-    def errors(self, direction: Direction, rule: CompiledRule, family: Family) -> Iterator[Rule]:
-        """Return the rules that let ICMP errors about connections pass that a rule with ports allows.
+    def _port_map(self, by_port: dict[int, tuple[Part, ...]], last: Rule) -> str:
+        chains = {port: (*self._allow(parts), last) for port, parts in by_port.items()}
+        verdicts: dict[Element, str] = {
+            port: f"goto {self.build.chain(f'{self._kind}-port', rules)}" for port, rules in chains.items()
+        }
+        return self.build.port_map(f"{self._kind}-ports", verdicts)
 
-        nft can ask for the ports of a connection only in a rule that demands its protocol of the packet as well,
-        which an ICMP error about it has not: so these ask for peer and protocol, and leave the port out. An error is
+    def _allow(self, parts: Sequence[Part], match: str = "") -> Iterator[Rule]:
+        """Return what lets the peers of rules pass that ask for the same traffic."""
+        open_to_all = [part for part in parts if any(self._book.covers_everything(r.peers, self._family) for r in part)]
+        for part in open_to_all[:1] or parts:
+            for peer in self._peers(part):
+                yield Rule(_words(match, peer, "counter return"), _named_after(part))
+
+    def _match(self, traffic: Traffic) -> str:
+        """Return how nft asks for a traffic; an empty text for anything."""
+        if traffic.protocol is None:
+            return ""
+        number = traffic.protocol.number
+        if traffic.spans == EVERY_PORT:
+            return f"ct protocol {number}"
+        if len(traffic.spans) == 1:
+            first, last = traffic.spans[0]
+            wanted = elements.text(elements.PORT, first if first == last else Span(first, last))
+        else:
+            wanted = "@" + self._port_set(traffic.spans)
+        return f"meta l4proto {number} ct reply proto-src {wanted}"
+
+    def _port_set(self, spans: Spans) -> str:
+        if any(first != last for first, last in spans):
+            return self.build.ports(merged_spans(spans), interval=True)
+        return self.build.ports(frozenset(first for first, _ in spans), interval=False)
+
+    def _peers(self, rules: Part) -> list[str]:
+        """Return the matches of which one must hold; an empty text matches everything, no text at all nothing."""
+        if any(self._book.covers_everything(rule.peers, self._family) for rule in rules):
+            return [""]
+        wanted = list(self._book.wanted(tuple(map(asked_of, rules)), self._family))
+        self.wanted.update(dict.fromkeys(wanted))
+        end = self._family.peer(self._direction)
+        return [f"{end} @{self.build.names.by_meaning(each.name)}" for each in wanted]
+
+    def _ends(self, errors: Sequence[Rule]) -> list[Rule]:
+        """Return the end of a chain: what no rule has let pass is dropped, but for ICMP errors about what is allowed.
+
+        nft can ask for the ports of a connection only in a rule that demands its protocol of the packet as well, which
+        an ICMP error about it has not: so those are asked for peer and protocol, and the port is left out. An error is
         RELATED only to a connection that has been allowed once.
         """
-        if isinstance(rule.traffic, AnyTraffic) or rule.action is not Action.ALLOW:
-            return
-        for protocol in sorted({s.protocol.number for s in rule.traffic if not _every_port(s)}):
-            for peer in self.peers(direction, rule.peers, family):
-                matches = " ".join(filter(None, (f"ct protocol {protocol}", peer)))
-                yield Rule(f"{matches} counter return", "an ICMP error about a connection to an allowed peer")
-
-    def traffic(self, traffic: AnyTraffic | tuple[PortSpan, ...]) -> list[str]:
-        """Return the matches of which one must hold; an empty text matches everything, no text at all nothing."""
-        if isinstance(traffic, AnyTraffic):
-            return [""]
-        matches = []
-        for protocol, spans in itertools.groupby(sorted(traffic, key=_span_order), key=lambda s: s.protocol):
-            ports = spelling.merged((span.ports.first, span.ports.last) for span in spans)
-            if ports == [(0, LAST_PORT)]:
-                matches.append(f"ct protocol {protocol.number}")
-                continue
-            texts = [str(PortRange(first, last)) for first, last in ports]
-            if len(texts) == 1:
-                wanted = texts[0]
-            else:
-                interval = any(first != last for first, last in ports)
-                wanted = "@" + self.build.set("ports", "inet_service", texts, interval=interval)
-            matches.append(f"meta l4proto {protocol.number} ct reply proto-src {wanted}")
-        return matches
-
-    def peers(self, direction: Direction, peers: AnyPeer | PeerSetId, family: Family) -> list[str]:
-        """Return the matches of which one must hold; an empty text matches everything, no text at all nothing."""
-        if isinstance(peers, AnyPeer):
-            return [""]
-        who = family.server if direction is Direction.EGRESS else family.client
-        return [f"{who} {wanted}" if wanted else "" for wanted in self.peer_set(peers, family)]
-
-    def peer_set(self, wanted: PeerSetId, family: Family) -> list[str]:
-        """Make the sets of a peer set in one family, once: pods in a hash set, blocks in an interval set."""
-        made = self._made.get((wanted, family.version))
-        if made is None:
-            made = self._made[wanted, family.version] = self._peer_set(self._peer_sets[wanted], family)
-        return made
-
-    def _peer_set(self, peer_set: PeerSet, family: Family) -> list[str]:
-        blocks = spelling.merged(
-            (int(network.network_address), int(network.broadcast_address))
-            for network in peer_set.networks
-            if network.version == family.version
-        )
-        if blocks == [(0, family.last)]:
-            return [""]
-        made = []
-        pods = [str(a) for a in peer_set.addresses if a.version == family.version]
-        if pods:
-            made.append("@" + self.build.set(f"peers{family.version}", family.key, pods))
-        if blocks:
-            spans = [spelling.span(first, last, family.version) for first, last in blocks]
-            made.append("@" + self.build.set(f"blocks{family.version}", family.key, spans, interval=True))
-        return made
+        drop = Rule("counter drop", f"no {self._direction.value} rule allows it")
+        if not errors:
+            return [drop]
+        return [Rule(f"meta l4proto != {self._family.icmp.number} counter drop", drop.comment), *errors, drop]
 
 
-def _every_port(span: PortSpan) -> bool:
-    return not span.protocol.has_ports or (span.ports.first, span.ports.last) == (0, LAST_PORT)
+def _named_after(rules: Part) -> str:
+    """Return a comment that names a rule, or the first of several."""
+    more = f" and {len(rules) - 1} more rules" if len(rules) > 1 else ""
+    return spelling.comment(f"{rules[0].origin}{more}")
 
 
-def _span_order(span: PortSpan) -> tuple[int, int]:
-    return span.protocol.number, span.ports.first
+def _traffics(rule: CompiledRule) -> Iterator[Traffic]:
+    if isinstance(rule.traffic, AnyTraffic):
+        yield Traffic(None)
+    else:
+        yield from (Traffic(protocol, spans) for protocol, spans in by_protocol(rule.traffic))
+
+
+def _words(*words: str) -> str:
+    return " ".join(filter(None, words))

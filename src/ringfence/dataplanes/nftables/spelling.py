@@ -11,14 +11,13 @@ MAX_COMMENT = 128  # bytes; nft refuses more (NFTNL_UDATA_COMMENT_MAXLEN)
 
 
 def named(kind: str, content: Iterable[str], *, salt: int) -> str:
-    """Return the name of an object: its kind and 16 hexadecimal digits of digest."""
-    digest = hashlib.sha256("\n".join((kind, str(salt), *content)).encode())
-    return f"{kind}-{digest.hexdigest()[:16]}"
+    """Return the name of an object: its kind and a digest of its content."""
+    return f"{kind}-{digest((kind, str(salt), *content))}"
 
 
-def address(text: str) -> str:
-    """Return an address as Python prints it (nft prints ``::ffff:1.2.3.4`` where Python 3.11 does not)."""
-    return str(ipaddress.IPv6Address(text)) if ":" in text else text
+def digest(texts: Iterable[str]) -> str:
+    """Return 16 hexadecimal digits that stand for texts."""
+    return hashlib.sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def span(first: int, last: int, version: int) -> str:
