@@ -53,15 +53,22 @@ def pod(name: str, address: str) -> dict[str, Any]:
 DENY = {"metadata": {"name": "deny", "namespace": "demo"}, "spec": {}}
 
 
-async def stored(namespace: str) -> Evidence:
-    """Return the evidence that the API server holds the one policy of ``state_with``."""
-    return Evidence(namespace, "", {"demo/deny": decode(Kind.POLICIES, json.dumps(DENY).encode())})
+class Stored:
+    """The API server holds the one policy of ``state_with``."""
+
+    async def now(self, namespace: str) -> Evidence:
+        """Return the policy."""
+        return Evidence(namespace, "", {"demo/deny": decode(Kind.POLICIES, json.dumps(DENY).encode())})
+
+    async def knows(self, namespace: str, name: str, uid: str) -> bool:  # noqa: ARG002 - the protocol's
+        """Return no."""
+        return False
 
 
 def answers(standing: Standing, judge: Callable[[Flow], Judgement] | None = None, dataplane: str = "memory") -> Answers:
     """Return the handlers of an agent."""
     metrics = Metrics(dataplane, "n1")
-    return Answers(standing, PodGate(standing, stored, metrics=metrics), metrics, judge)
+    return Answers(standing, PodGate(standing, Stored(), metrics=metrics), metrics, judge)
 
 
 class Door:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.agent import loop, standing
+from ringfence.agent import loop, reports, standing
 from ringfence.agent.logs import open_log
 from ringfence.agent.metrics import Metrics
 from ringfence.agent.reconcile import Event, Kind, State, Step, local_pods, reconcile
@@ -141,6 +141,28 @@ async def test_event_that_the_server_refuses_is_given_up(running: Running) -> No
 
     assert "no Event could be created for an invalid object" in running.messages()
     assert running.standing.unready() is None
+
+
+async def test_event_waits_for_a_server_that_is_ill(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be told is told later, once; what is no problem any more by then is not told."""
+    monkeypatch.setattr(reports, "FIRST_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(reports, "LAST_RETRY_SECONDS", 0.02)
+    await until(lambda: running.standing.unready() is None)
+    await until(lambda: all(running.api.watching(kind.value) == 1 for kind in Kind))
+    running.api.refuse(503, times=1000)
+    for name in ("first", "second"):
+        wrong = {"metadata": {"namespace": "demo", "name": name, "uid": name}, "spec": {"policyTypes": ["Up"]}}
+        running.api.put(Kind.POLICIES.value, wrong)
+    await until(lambda: running.errors("report") > 5)
+    running.api.remove(Kind.POLICIES.value, "demo/second")
+    await until(lambda: "a problem is gone" in running.messages())
+    running.api.forgive()
+    await until(lambda: "/api/v1/namespaces/demo/events" in running.api.collections)
+    running.api.put(Kind.POLICIES.value, {**wrong, "metadata": {"namespace": "demo", "name": "third", "uid": "third"}})
+    await until(lambda: len(running.api.collections["/api/v1/namespaces/demo/events"]) == 2)
+    events = running.api.collections["/api/v1/namespaces/demo/events"].values()
+
+    assert sorted(event["involvedObject"]["name"] for event in events) == ["first", "third"]
 
 
 class Slow(MemoryDataplane):

@@ -42,7 +42,7 @@ class Node:
         )
         self.reader = PolicyReader(client)
         self.gate = PodGate(
-            self.standing, self.reader.now, metrics=self.metrics, start=start, behind=self.agent.follow_anew
+            self.standing, self.reader, metrics=self.metrics, start=start, behind=self.agent.follow_anew
         )
 
     async def ask(self, name: str, address: str | None = None, seconds: float = 5.0) -> Opening:
@@ -110,6 +110,20 @@ async def test_pod_does_not_start_under_older_policies(monkeypatch: pytest.Monke
 
         assert (await node.ask("web", "10.1.0.5", seconds=10)).ground is Ground.IN_FORCE
         assert node.isolated("web")
+        assert node.count("ringfence_watches_behind_total") == 1
+
+
+async def test_pod_that_the_watch_does_not_tell_of_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch of pods stands still: the pod waits until a new list has it, and not until the watch ends. A pod that
+    the API server does not have is no reason for a new list.
+    """
+    async with running(monkeypatch) as node:
+        node.put_policy("deny", app="web")
+        node.api.stalled_paths.add(PODS)
+        assert (await node.ask("nobody", "10.1.0.5", seconds=2.5)).ground is None
+        assert node.count("ringfence_watches_behind_total") == 0
+        node.put_pod("web", "10.1.0.5", app="web")
+        assert (await node.ask("web", "10.1.0.5", seconds=10)).ground is Ground.IN_FORCE
         assert node.count("ringfence_watches_behind_total") == 1
 
 

@@ -7,6 +7,8 @@ whatever was stored when the pod was made is in that list. What is in force is c
 
 Equal is as new. What differs may be newer than the list: that is told by resourceVersions of one kind of object, which
 may be compared as numbers (KEP-5504). Where they are no numbers, only equal counts, and the list is asked for again.
+
+Whatever kind of policy may isolate a pod belongs to the evidence: one that is followed and not listed here is a hole.
 """
 
 from __future__ import annotations

@@ -42,6 +42,8 @@ R = TypeVar("R")
 
 REST_SECONDS = 0.05
 DRIFT_SECONDS = 5.0
+ANEW_SECONDS = 10.0
+"""Between two new lists of a kind that a gate asked for: many pods may wait for the same."""
 
 
 class Touched(Protocol):
@@ -79,6 +81,7 @@ class Agent:
         self._state = State(node, settings=settings)
         self._queue: asyncio.Queue[Heard | None] = asyncio.Queue()  # None only wakes
         self._following: dict[Kind, asyncio.Task[None]] = {}
+        self._anew: dict[Kind, float] = {}
         self._waiting: list[Heard] = []  # heard, and in no state yet
         self._retry = Retry()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dataplane")
@@ -110,7 +113,11 @@ class Agent:
             await asyncio.to_thread(self._worker.shutdown)
 
     def follow_anew(self, kind: Kind) -> None:
-        """Give up a watch that was proven to be late, and list again."""
+        """Give up a watch that was proven to be late, and list again; not twice within ``ANEW_SECONDS``."""
+        now = asyncio.get_running_loop().time()
+        if now - self._anew.get(kind, float("-inf")) < ANEW_SECONDS:
+            return
+        self._anew[kind] = now
         self._metrics.watches_behind.inc()
         self._log.warning(
             "a watch does not tell what the API server has; listing anew, and what is enforced stays in force",

@@ -17,8 +17,9 @@ from __future__ import annotations
 import asyncio
 import enum
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from ringfence.agent.evidence import Evidence, still_anothers, why_older
 from ringfence.agent.metrics import Metrics
@@ -32,7 +33,17 @@ FIRST_PAUSE, LAST_PAUSE = 0.25, 4.0
 BEHIND_SECONDS = 1.0
 """A watch that does not tell of a policy for so long after a list has it is followed anew."""
 
-Read = Callable[[str], Awaitable[Evidence]]
+
+class Reader(Protocol):
+    """Asks the API server how things are now; ``agent.policies`` does."""
+
+    async def now(self, namespace: str) -> Evidence:
+        """Return the policies of a namespace by a request that is sent after this call; raises ``ClusterError``."""
+        ...
+
+    async def knows(self, namespace: str, name: str, uid: str) -> bool:
+        """Tell whether there is this very pod."""
+        ...
 
 
 class PodStart(enum.Enum):
@@ -75,14 +86,14 @@ class PodGate:
     def __init__(
         self,
         standing: Standing,
-        read: Read,
+        reader: Reader,
         *,
         metrics: Metrics,
         start: PodStart = PodStart.CLOSED,
         behind: Callable[[Kind], None] = lambda _: None,
     ) -> None:
         self._standing = standing
-        self._read = read
+        self._reader = reader
         self._metrics = metrics
         self._start = start
         self._behind = behind
@@ -111,7 +122,7 @@ class PodGate:
     async def _wait(self, waiting: _Waiting) -> Opening:
         pause = FIRST_PAUSE
         while True:
-            await waiting.look(self._read)
+            await waiting.look(self._reader)
             try:
                 async with asyncio.timeout(pause) as patience:
                     while (opening := waiting.opening()) is None:
@@ -122,9 +133,17 @@ class PodGate:
             except TimeoutError:
                 if not patience.expired():
                     raise
-            if waiting.unheard and pause >= BEHIND_SECONDS:
-                self._behind(Kind.POLICIES)
+            if pause >= BEHIND_SECONDS:
+                await self._find_the_late(waiting)
             pause = min(2 * pause, LAST_PAUSE)
+
+    async def _find_the_late(self, waiting: _Waiting) -> None:
+        """Say which watches do not tell what the API server has, by now."""
+        asked = waiting.asked
+        if waiting.unheard:
+            self._behind(Kind.POLICIES)
+        if not waiting.known and await self._reader.knows(asked.namespace, asked.name, asked.uid):
+            self._behind(Kind.PODS)
 
 
 class _Waiting:
@@ -132,18 +151,18 @@ class _Waiting:
 
     def __init__(self, standing: Standing, question: Question) -> None:
         self._standing = standing
-        self._asked = question
+        self.asked = question
         self._evidence: Evidence | None = None
         self._trouble = "the API server has not said yet which policies there are"
         self.proven = False
         """Whether policies that are in force were as new as the evidence: they only become newer."""
 
-    async def look(self, read: Read) -> None:
+    async def look(self, reader: Reader) -> None:
         """Get evidence of now. Failing that, what there was stays: nothing is proven by silence."""
         if self._host_network():
             return
         try:
-            self._evidence = await read(self._asked.namespace)
+            self._evidence = await reader.now(self.asked.namespace)
         except ClusterError as error:
             self._trouble = f"the API server does not say which policies there are: {error}"
 
@@ -157,7 +176,7 @@ class _Waiting:
 
     def reason(self) -> str:
         """Return why there are none."""
-        asked = self._asked
+        asked = self.asked
         return (
             why_not_in_force(self._standing.committed, asked.namespace, asked.name, asked.uid, asked.addresses)
             or self._older()
@@ -165,15 +184,20 @@ class _Waiting:
         )
 
     @property
+    def known(self) -> bool:
+        """Whether the watch has told of the pod."""
+        return self._pod() is not None
+
+    @property
     def unheard(self) -> bool:
         """Whether the watch has not told yet of what the evidence has."""
         if self._evidence is None:
             return False
-        return why_older(self._standing.held(self._standing.latest, self._asked.namespace), self._evidence) is not None
+        return why_older(self._standing.held(self._standing.latest, self.asked.namespace), self._evidence) is not None
 
     def in_force(self) -> bool:
         """Tell whether the committed program has the pod."""
-        asked = self._asked
+        asked = self.asked
         committed = self._standing.committed
         return why_not_in_force(committed, asked.namespace, asked.name, asked.uid, asked.addresses) is None
 
@@ -182,12 +206,12 @@ class _Waiting:
             return None
         if self._evidence is None:
             return self._trouble
-        older = why_older(self._standing.held(self._standing.committed, self._asked.namespace), self._evidence)
+        older = why_older(self._standing.held(self._standing.committed, self.asked.namespace), self._evidence)
         self.proven = older is None
         return older
 
     def _pod(self) -> Pod | None:
-        return _pod(self._standing.latest, self._asked)
+        return _pod(self._standing.latest, self.asked)
 
     def _host_network(self) -> bool:
         pod = self._pod()
@@ -200,13 +224,13 @@ class _Waiting:
     def _inherited(self) -> bool:
         """Tell whether what is in force may take one of the pod's addresses for somebody else's."""
         committed = self._standing.committed
-        if committed is None or committed.program is None or not self._asked.addresses:
+        if committed is None or committed.program is None or not self.asked.addresses:
             return True
         try:
-            addresses = frozenset(map(ipaddress.ip_address, self._asked.addresses))
+            addresses = frozenset(map(ipaddress.ip_address, self.asked.addresses))
         except ValueError:
             return True
-        return bool(still_anothers(committed.program, self._asked.uid, addresses))
+        return bool(still_anothers(committed.program, self.asked.uid, addresses))
 
 
 def _pod(state: State | None, asked: Question) -> Pod | None:

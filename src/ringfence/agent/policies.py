@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks the API server for a namespace's policies as they are now: the evidence that the gate wants.
+"""Asks the API server how things are now: the policies of a namespace, which are the gate's evidence, and a pod.
 
 Everybody who asks before a request goes out shares its answer. Who asks while one is under way needs the next one:
 an answer may be older than a question that came after its request. So a burst of pods costs two requests, not many.
@@ -12,6 +12,7 @@ import functools
 
 from ringfence.agent.evidence import Evidence
 from ringfence.agent.reconcile import Kind, Told, decode
+from ringfence.apis.core import Pod
 from ringfence.errors import ClusterError
 from ringfence.kube.client import Client
 from ringfence.kube.reflector import list_whole
@@ -48,6 +49,16 @@ class PolicyReader:
         except TimeoutError:
             raise ClusterError(f"no answer to {path} within {ANSWER_SECONDS:g} s", reason="Timeout") from None
         return Evidence(namespace, version, policies)
+
+    async def knows(self, namespace: str, name: str, uid: str) -> bool:
+        """Tell whether the API server has this very pod; not if it does not answer."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                raw = await self._client.get_bytes(f"/api/v1/namespaces/{namespace}/pods/{name}")
+        except (TimeoutError, ClusterError):
+            return False
+        pod = decode(Kind.PODS, raw)
+        return isinstance(pod, Pod) and pod.metadata.uid == uid
 
     def _done(self, namespace: str, task: asyncio.Task[Evidence]) -> None:
         if self._running.get(namespace) is task:

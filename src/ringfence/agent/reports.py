@@ -2,7 +2,7 @@
 """Tells people what is wrong with stored objects: a log line, a Kubernetes Event and a metric (SEMANTICS 37).
 
 Each problem is told once while it lasts. Every node sees every problem, so an Event's name is a digest of what it
-says: the first agent creates it, the others find it there.
+says: the first agent creates it, the others find it there. Nothing is told of a problem that is gone meanwhile.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COMPONENT = "ringfence-agent"
 _API_VERSIONS = {"NetworkPolicy": "networking.k8s.io/v1"}
 _NAME_LIMIT = 253
 _MESSAGE_LIMIT = 1024
-_TRIES = 5
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 1.0, 60.0
 
 
 class Reporter:
@@ -35,7 +35,7 @@ class Reporter:
         self._metrics = metrics
         self._log = log
         self._told: frozenset[Problem] = frozenset()
-        self._queue: asyncio.Queue[Problem] = asyncio.Queue(maxsize=1000)
+        self._queue: asyncio.Queue[Problem] = asyncio.Queue()
 
     def tell(self, problems: Iterable[Problem]) -> None:
         """Take the problems that there are now; returns at once."""
@@ -46,32 +46,36 @@ class Reporter:
                 object=str(problem.object),
                 problem=str(problem),
             )
-            if not self._queue.full():
-                self._queue.put_nowait(problem)
+            self._queue.put_nowait(problem)
         for problem in sorted(self._told - current):
             self._log.info("a problem is gone", object=str(problem.object), problem=str(problem))
         self._told = current
         self._metrics.policy_problems.set(len(current))
 
     async def run(self) -> None:
-        """Create the Events, one after the other, forever. One that cannot be created is given up after a while."""
+        """Create the Events, one after the other, forever."""
         while True:
-            problem = await self._queue.get()
-            for attempt in range(_TRIES):
-                try:
-                    await self._create(problem)
-                    break
-                except RingfenceError as error:
-                    self._metrics.sync_errors.labels(stage="report").inc()
-                    refused = isinstance(error, ClusterError) and 400 <= error.code < 500
-                    if refused or attempt == _TRIES - 1:
-                        self._log.warning(
-                            "no Event could be created for an invalid object",
-                            object=str(problem.object),
-                            error=str(error),
-                        )
-                        break
-                    await asyncio.sleep(2.0**attempt)
+            await self._report(await self._queue.get())
+
+    async def _report(self, problem: Problem) -> None:
+        """Create an Event. What the API server refuses is given up; its absence is waited out, while there is cause."""
+        delay = FIRST_RETRY_SECONDS
+        while problem in self._told:
+            try:
+                await self._create(problem)
+            except RingfenceError as error:
+                self._metrics.sync_errors.labels(stage="report").inc()
+                if isinstance(error, ClusterError) and 400 <= error.code < 500:
+                    self._log.warning(
+                        "no Event could be created for an invalid object",
+                        object=str(problem.object),
+                        error=str(error),
+                    )
+                    return
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, LAST_RETRY_SECONDS)
+            else:
+                return
 
     async def _create(self, problem: Problem) -> None:
         event = event_of(problem, self._node, datetime.datetime.now(datetime.UTC))

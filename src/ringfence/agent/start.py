@@ -73,7 +73,7 @@ async def serve(access: ClusterAccess, options: Options, log: Log) -> None:
         )
         reader = PolicyReader(client)
         stack.push_async_callback(reader.close)
-        pods = PodGate(standing, reader.now, metrics=metrics, start=options.pod_start, behind=agent.follow_anew)
+        pods = PodGate(standing, reader, metrics=metrics, start=options.pod_start, behind=agent.follow_anew)
         answers = Answers(standing, pods, metrics, judge)
         if options.gate_socket is not None:
             await stack.enter_async_context(serving_socket(answers.gate(), options.gate_socket))

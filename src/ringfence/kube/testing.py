@@ -152,6 +152,9 @@ class ApiServer:
         return web.json_response(self.put(path, obj), status=201)
 
     def _get(self, request: web.Request) -> web.Response:
+        one = self._one(request.path)
+        if one is not None:
+            return web.json_response(one)
         found = self._collection(request.path)
         if found is None:
             return _status(404, "NotFound")
@@ -183,6 +186,12 @@ class ApiServer:
         if whole is None:
             return None
         return {key: obj for key, obj in whole.items() if obj["metadata"].get("namespace") == namespace}
+
+    def _one(self, path: str) -> Object | None:
+        """Return an object by its own path."""
+        collection, _, name = path.rpartition("/")
+        found = self._collection(collection) or {}
+        return next((obj for obj in found.values() if obj["metadata"]["name"] == name), None)
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         initial = request.query.get("sendInitialEvents") == "true"
