@@ -78,6 +78,19 @@ def template_pods(workloads: Iterable[Mapping[str, Any]], pods: Sequence[Mapping
     return [pod for workload in workloads for pod in _pods_of(workload, owners)]
 
 
+def owners(objects: Iterable[Mapping[str, Any]]) -> dict[PodKey, Owner]:
+    """Return the workload of each pod among objects that has one, pods that workloads would make included."""
+    given = list(objects)
+    pods = [obj for obj in given if obj.get("kind") == "Pod"]
+    made = template_pods((obj for obj in given if is_workload(obj)), pods)
+    found: dict[PodKey, Owner] = {}
+    for pod in (*pods, *made):
+        owner, meta = owner_of(pod), _mapping(pod.get("metadata"))
+        if owner is not None and isinstance(meta.get("name"), str):
+            found[PodKey(owner.namespace, meta["name"])] = owner
+    return found
+
+
 def twin_of(key: PodKey) -> PodKey | None:
     """Return the first pod of the workload whose second one this is."""
     return PodKey(key.namespace, key.name.removesuffix(TWIN)) if key.name.endswith(TWIN) else None

@@ -89,6 +89,7 @@ class Allowed:
         self._settings = settings
         self._tiers = {direction: _tiers(space.questions, policies, direction) for direction in Direction}
         self._asked: dict[tuple[Direction, int], tuple[tuple[_Asked, ...], tuple[ObjectRef, ...]]] = {}
+        self._whole: dict[tuple[Reason, tuple[ObjectRef, ...]], HalfAllowed] = {}
         self._halves: dict[tuple[Direction, int, int, frozenset[NamedNumber]], HalfAllowed] = {}
 
     def between(self, source: AddressClass, destination: AddressClass, relation: Relation) -> PairAllowed:
@@ -122,8 +123,11 @@ class Allowed:
         return found
 
     def _wholly(self, reason: Reason, isolated_by: tuple[ObjectRef, ...]) -> HalfAllowed:
-        spans = self.space.spans.all
-        return HalfAllowed((Ruling(spans, True, reason),), isolated_by, spans)
+        found = self._whole.get((reason, isolated_by))
+        if found is None:
+            spans = self.space.spans.all
+            found = self._whole[reason, isolated_by] = HalfAllowed((Ruling(spans, True, reason),), isolated_by, spans)
+        return found
 
     def _concerning(self, direction: Direction, subject: Answers) -> tuple[tuple[_Asked, ...], tuple[ObjectRef, ...]]:
         """Return what of the tiers concerns a subject, and the policies that isolate it."""

@@ -54,7 +54,9 @@ class _Asked:
 class Questions:
     """Everything that policy sets ask, numbered; and the answers for the addresses of a cluster."""
 
-    def __init__(self, cluster: Cluster, policy_sets: Iterable[PolicySet]) -> None:
+    def __init__(
+        self, cluster: Cluster, policy_sets: Iterable[PolicySet], cuts: Iterable[tuple[Protocol, PortRange]] = ()
+    ) -> None:
         self._cluster = cluster
         policies = [policy for policy_set in policy_sets for policy in policy_set.policies()]
         rules = [rule for policy in policies for rule in chain(policy.ingress or (), policy.egress or ())]
@@ -69,11 +71,12 @@ class Questions:
             for ports in set(self._ports.values())
             for port in ports
         )
-        self.spans = Spans(chain(numbered, named))
+        self.spans = Spans(chain(numbered, named, cuts))
         blocks = {
             bit: [member.block for member in peers.members if isinstance(member, BlockPeer)]
             for peers, bit in self.peers.items()
         }
+        self.has_blocks = any(blocks.values())
         self.atoms = {version: Atoms(version, blocks) for version in (4, 6)}
         self._local, self._wide = self._selections()
         self._asked_in: dict[str, list[tuple[PodPeer, _Asked]]] = {}

@@ -77,6 +77,8 @@ class Relations:
 
     def between(self, sources: Members, destinations: Members) -> dict[Relation, tuple[Address, Address]]:
         """Return every relation that some source has to some destination, each with such a pair."""
+        if not (sources.owned or destinations.owned) and sources.pods.keys().isdisjoint(destinations.pods):
+            return {Relation.APART: (sources.addresses[0], destinations.addresses[0])}
         searches = {
             Relation.APART: ((s, d) for s in sources.addresses for d in destinations.addresses),
             Relation.ITSELF: _same_pod(sources, destinations),

@@ -30,7 +30,7 @@ from ringfence.model.addresses import Address, address_order
 from ringfence.model.cluster import Cluster
 from ringfence.model.flow import Flow
 from ringfence.model.policy import PolicySet
-from ringfence.model.ports import Protocol
+from ringfence.model.ports import PortRange, Protocol
 from ringfence.semantics.atoms import NumberRange
 from ringfence.semantics.questions import Answers, Questions
 from ringfence.semantics.relations import Members, Relation, Relations
@@ -85,9 +85,11 @@ class Cell:
 class Space:
     """The classes of a cluster and the spans of traffic under some policy sets; made by ``space``."""
 
-    def __init__(self, cluster: Cluster, policy_sets: Iterable[PolicySet]) -> None:
+    def __init__(
+        self, cluster: Cluster, policy_sets: Iterable[PolicySet], cuts: Iterable[tuple[Protocol, PortRange]]
+    ) -> None:
         self.cluster = cluster
-        self.questions = Questions(cluster, policy_sets)
+        self.questions = Questions(cluster, policy_sets, cuts)
         self.spans = self.questions.spans
         self.relations = Relations(cluster)
         self._by_address: dict[Address, AddressClass] = {}
@@ -190,6 +192,9 @@ def _is_odd(address: Address) -> bool:
     return address.is_unspecified or address.is_loopback or address.is_multicast or address.is_link_local
 
 
-def space(cluster: Cluster, *policy_sets: PolicySet) -> Space:
-    """Return the flattened space of a cluster under policy sets: all of them agree within each of its cells."""
-    return Space(cluster, policy_sets)
+def space(cluster: Cluster, *policy_sets: PolicySet, cuts: Iterable[tuple[Protocol, PortRange]] = ()) -> Space:
+    """Return the flattened space of a cluster under policy sets: all of them agree within each of its cells.
+
+    ``cuts`` are ports that shall be told apart though no rule does.
+    """
+    return Space(cluster, policy_sets, cuts)
