@@ -8,12 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.dataplanes.nftables.nft_router import Router
+from tests.dataplanes.nftables.nft_router import PODS, VERSIONS, Router
 
 
 @pytest.fixture(scope="module")
 def _router() -> Iterator[Router]:
     made = Router(f"nft{os.getpid()}")
+    # A link's other end counts as up a moment later; till then nobody answers neighbour solicitations.
+    assert all(any(made.pings("router", who, version) for _ in range(50)) for who in PODS for version in VERSIONS)
     yield made
     made.destroy()
 
