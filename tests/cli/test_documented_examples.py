@@ -26,7 +26,7 @@ def _commands(text: str) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["reachability.md"])
+@pytest.mark.parametrize("name", ["reachability.md", "diff.md"])
 def test_each_example_prints_what_the_document_says(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,7 @@ from ringfence.errors import InvalidObject, RingfenceError
 COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("ringfence.cli.agent", "Enforce network policies on this node."),
     "demo": ("ringfence.cli.demo", "Run the walk-through: two pods, a policy, a time-out, a label, a connection."),
+    "diff": ("ringfence.cli.diff", "Say which connections a change of policies gains and loses."),
     "doctor": ("ringfence.cli.doctor", "Say what this machine can run, what it lacks, and the remedy."),
     "explain": ("ringfence.cli.explain", "Say why a connection is allowed or denied, and by which policy."),
     "lab": ("ringfence.cli.lab", "A cluster on this machine: pods are network namespaces, kubectl works."),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from ringfence.model.policy import Direction, Origin
+from ringfence.model.policy import Origin
 from ringfence.semantics.allowed import HalfAllowed
 from ringfence.semantics.evaluate import Reason
 from ringfence.semantics.parties import Kind, Party
@@ -75,7 +75,6 @@ def exchange(space: Space, source: Party, destination: Party, judge: Callable[[C
 class Grounds:
     """Why traffic passes or not, in one direction: rules that decided, or policies that isolate, or a plain reason."""
 
-    direction: Direction
     reason: Reason
     rules: tuple[Origin, ...] = ()
     policies: tuple[str, ...] = ()
@@ -101,14 +100,14 @@ _SHORT = {
 }
 
 
-def grounds(half: HalfAllowed, direction: Direction, mask: int) -> Iterator[Grounds]:
+def grounds(half: HalfAllowed, mask: int) -> Iterator[Grounds]:
     """Yield the grounds of a half for some spans, one for each reason."""
     for reason in Reason:
         rulings = [each for each in half.rulings if each.reason is reason and each.spans & mask]
         if rulings:
             origins = tuple(dict.fromkeys(each.decided_by for each in rulings if each.decided_by is not None))
             isolating = half.isolated_by if reason is Reason.DEFAULT else ()
-            yield Grounds(direction, reason, origins, tuple(map(str, isolating)))
+            yield Grounds(reason, origins, tuple(map(str, isolating)))
 
 
 def _union(masks: Iterable[int]) -> int:

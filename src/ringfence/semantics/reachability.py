@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ringfence.model.policy import Direction
 from ringfence.semantics.allowed import Allowed, HalfAllowed
 from ringfence.semantics.exchanges import ClassPair, Exchange, Traffic, class_pairs, exchange, grounds
 from ringfence.semantics.parties import Kind, Party
@@ -49,15 +48,15 @@ class Reachability:
         for pair in class_pairs(self.allowed.space, found.source, found.destination):
             judged, asked = self.allowed.between(*pair), self.wording.untold(pair[0].version)
             mask = asked & judged.allowed if found.ever else asked
-            egress.update(self._words(judged.egress, Direction.EGRESS, mask))
-            ingress.update(self._words(judged.ingress, Direction.INGRESS, mask))
+            egress.update(self._words(judged.egress, mask))
+            ingress.update(self._words(judged.ingress, mask))
         return "; ".join(egress), "; ".join(ingress)
 
-    def _words(self, half: HalfAllowed, direction: Direction, mask: int) -> dict[str, None]:
+    def _words(self, half: HalfAllowed, mask: int) -> dict[str, None]:
         # Halves are shared by many pairs and live as long as ``allowed``.
         found = self._said.get((id(half), mask))
         if found is None:
-            words = (word for ground in grounds(half, direction, mask) for word in ground.words())
+            words = (word for ground in grounds(half, mask) for word in ground.words())
             found = self._said[id(half), mask] = dict.fromkeys(words)
         return found
 

@@ -47,8 +47,10 @@ def listing(reached: Reachability) -> list[str]:
                 each = reached.by_ends.get((source.name, destination.name))
                 if each is not None and each.ever:
                     found[reached.text(each)][destination.name] = destination
-        name = _names(group, [party for party in reached.sources if party.is_pods])
-        rows += ((name, traffic, _names(list(to.values()), everyone)) for traffic, to in sorted(found.items()))
+        name = names(group, [party for party in reached.sources if party.is_pods], most=_FEW)
+        rows += (
+            (name, traffic, names(list(to.values()), everyone, most=_FEW)) for traffic, to in sorted(found.items())
+        )
         if not found:
             rows.append((name, "none", "-"))
     return columns(rows)
@@ -71,8 +73,8 @@ def _alike(parties: Sequence[Party]) -> Iterator[list[Party]]:
     yield from groups.values()
 
 
-def _names(chosen: Sequence[Party], everyone: Sequence[Party]) -> str:
-    """Name parties in short: "all pods", "bank/* (12)", or each by its name."""
+def names(chosen: Sequence[Party], everyone: Sequence[Party], *, most: int | None = None) -> str:
+    """Name parties in short: "all pods", "bank/* (12)", or each by its name; at most so many of a namespace."""
     pods = [party for party in chosen if party.is_pods]
     words: list[str] = []
     if pods and len(pods) == len(everyone) > 1:
@@ -86,12 +88,12 @@ def _names(chosen: Sequence[Party], everyone: Sequence[Party]) -> str:
             if len(mine) == of_namespace[namespace] > 2:
                 words.append(f"{namespace}/* ({len(mine)})")
             else:
-                words += _shortened([party.name for party in mine])
+                words += _shortened([party.name for party in mine], most)
     return ", ".join((*words, *(party.name for party in chosen if not party.is_pods)))
 
 
-def _shortened(names: list[str]) -> list[str]:
-    return names if len(names) <= _FEW else [*names[:_FEW], f"{len(names) - _FEW} more"]
+def _shortened(words: list[str], most: int | None) -> list[str]:
+    return words if most is None or len(words) <= most else [*words[:most], f"{len(words) - most} more"]
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
