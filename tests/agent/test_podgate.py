@@ -196,6 +196,22 @@ async def test_silence_of_the_api_server_opens_nothing(monkeypatch: pytest.Monke
         node.api.forgive()
 
 
+async def test_who_asks_without_waiting_finds_what_was_proven_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first answer without patience is a no, and starts the proof; a later one is a yes. What was proven once needs
+    no API server any more.
+    """
+    async with running(monkeypatch) as node:
+        node.put_policy("deny", app="web")
+        node.put_pod("web", "10.1.0.5", app="web")
+        assert (await node.ask("web", "10.1.0.5", seconds=0)).ground is None
+        async with asyncio.timeout(5):
+            while (await node.ask("web", "10.1.0.5", seconds=0)).ground is None:  # noqa: ASYNC110 - as one who polls
+                await asyncio.sleep(0.01)
+        node.api.refuse(503, times=100)
+        assert await node.ask("web", "10.1.0.5", seconds=0) == Opening(Ground.IN_FORCE, in_force=True)
+        node.api.forgive()
+
+
 async def test_a_burst_of_pods_costs_few_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks at one time shares the answer."""
     async with running(monkeypatch) as node:

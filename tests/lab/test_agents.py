@@ -67,6 +67,46 @@ def test_node_whose_agent_hangs_is_not_ready(lab: Lab) -> None:
     lab.until(lambda: ready(lab.name)[0] == 0, "the recovery")
 
 
+LISTENER = """
+import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("", 9999))
+while True:
+    print(server.recv(100).decode().strip(), flush=True)
+"""
+TALKER = "for n in $(seq 300); do echo {name} > /dev/udp/{address}/9999; done; sleep 1000"
+
+
+def test_no_packet_of_a_pod_is_older_than_its_policy(lab: Lab) -> None:
+    """Pods that send from their first instruction, made in one breath with the policy that forbids it: nothing of
+    theirs arrives, while their twins that no policy selects are heard from the first packet on.
+    """
+    lab.must("create", "namespace", "firsts")
+    lab.must("apply", "-n", "firsts", "-f", "-", stdin=pod("server", "python3", "-u", "-c", LISTENER, nodeName=NODE))
+    lab.must("wait", "-n", "firsts", "pod/server", "--for=condition=Ready", "--timeout=20s")
+    address = lab.get("pod", "server", "-n", "firsts")["status"]["podIP"]
+    for number in range(3):
+        spec = {"podSelector": {"matchLabels": {"mute": f"yes-{number}"}}, "policyTypes": ["Egress"]}
+        items = [{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": f"mute-{number}"},
+                  "spec": spec}]  # fmt: skip
+        for name in (f"mute-{number}", f"free-{number}"):
+            made = json.loads(pod(name, "bash", "-c", TALKER.format(name=name, address=address)))
+            made["metadata"]["labels"] = {"mute": f"yes-{number}"} if name.startswith("mute") else {}
+            items.append(made)
+        lab.must("apply", "-n", "firsts", "-f", "-", stdin="\n---\n".join(map(json.dumps, items)))
+        names = (f"pod/mute-{number}", f"pod/free-{number}")
+        lab.must("wait", "-n", "firsts", *names, "--for=condition=Ready", "--timeout=20s")
+        lab.until(lambda name=names[1]: name[4:] in heard(lab), f"a word of {names[1]}")  # type: ignore[misc]
+
+    assert {name.partition("-")[0] for name in heard(lab)} == {"free"}
+    lab.must("delete", "namespace", "firsts", "--wait=false")
+
+
+def heard(lab: Lab) -> set[str]:
+    """Return who was heard by the server."""
+    return set(lab.must("logs", "server", "-n", "firsts").split())
+
+
 def _command_line(pid: int) -> list[str]:
     shown = subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=True)
     return shown.stdout.split()

@@ -30,6 +30,8 @@ from ringfence.errors import ClusterError
 
 FIRST_PAUSE, LAST_PAUSE = 0.25, 4.0
 """Seconds after which evidence that nothing matches is asked for again: longer each time."""
+REMEMBERED = 500
+"""Questions whose proofs are kept, for who asks again."""
 BEHIND_SECONDS = 1.0
 """A watch that does not tell of a policy for so long after a list has it is followed anew."""
 
@@ -97,12 +99,13 @@ class PodGate:
         self._metrics = metrics
         self._start = start
         self._behind = behind
+        self._asked: dict[Question, _Waiting] = {}
 
     async def ask(self, question: Question, seconds: float) -> Opening:
         """Wait until a pod may start, at most some seconds."""
         clock = asyncio.get_running_loop().time
         began = clock()
-        waiting = _Waiting(self._standing, question)
+        waiting = self._waiting(question)
         if self._start is PodStart.OPEN:
             opening = Opening(Ground.SETTING, in_force=waiting.in_force())
         else:
@@ -116,18 +119,31 @@ class PodGate:
             self._metrics.pod_start_wait_seconds.observe(clock() - began)
         return opening
 
+    def _waiting(self, question: Question) -> _Waiting:
+        """Return what is known of a question, if it was asked before: what was proven once stays so."""
+        waiting = self._asked.pop(question, None) or _Waiting(self._standing, question)
+        waiting.fresh = False
+        self._asked[question] = waiting
+        if len(self._asked) > REMEMBERED:
+            del self._asked[next(iter(self._asked))]
+        return waiting
+
     def _explained(self, reason: str) -> str:
         return reason if self._standing.trouble is None else f"{reason}; {self._standing.trouble}"
 
     async def _wait(self, waiting: _Waiting) -> Opening:
         pause = FIRST_PAUSE
+        if (opening := waiting.opening()) is not None:
+            return opening
         while True:
-            await waiting.look(self._reader)
+            if not (waiting.proven and waiting.fresh):
+                # who has no time to wait for the answer may ask again, and find what it proved
+                await asyncio.shield(asyncio.create_task(waiting.look(self._reader)))
             try:
                 async with asyncio.timeout(pause) as patience:
                     while (opening := waiting.opening()) is None:
-                        if waiting.proven:
-                            patience.reschedule(None)  # what was listed is there; only the commit is awaited
+                        if waiting.proven and waiting.known:
+                            patience.reschedule(None)  # everything was told; only the commit is awaited
                         await self._standing.moved()
                     return opening
             except TimeoutError:
@@ -154,6 +170,8 @@ class _Waiting:
         self.asked = question
         self._evidence: Evidence | None = None
         self._trouble = "the API server has not said yet which policies there are"
+        self.fresh = False
+        """Whether the evidence is younger than the last time that this was asked."""
         self.proven = False
         """Whether policies that are in force were as new as the evidence: they only become newer."""
 
@@ -165,12 +183,15 @@ class _Waiting:
             self._evidence = await reader.now(self.asked.namespace)
         except ClusterError as error:
             self._trouble = f"the API server does not say which policies there are: {error}"
+        else:
+            self.fresh = True
+            self._older()
 
     def opening(self) -> Opening | None:
         """Return the grounds on which the pod may start, None if there are none yet."""
         if self.in_force() and (self._host_network() or self._older() is None):
             return Opening(Ground.IN_FORCE, in_force=True)
-        if self._evidence is not None and not self._evidence.could_select(self._labels()) and not self._inherited():
+        if self.fresh and not self._could_be_selected() and not self._inherited():
             return Opening(Ground.UNSELECTED, in_force=False)
         return None
 
@@ -217,9 +238,9 @@ class _Waiting:
         pod = self._pod()
         return pod is not None and bool(pod.spec.hostNetwork)
 
-    def _labels(self) -> dict[str, str] | None:
+    def _could_be_selected(self) -> bool:
         pod = self._pod()
-        return None if pod is None else pod.metadata.labels or {}
+        return self._evidence is None or self._evidence.could_select(None if pod is None else pod.metadata.labels or {})
 
     def _inherited(self) -> bool:
         """Tell whether what is in force may take one of the pod's addresses for somebody else's."""
