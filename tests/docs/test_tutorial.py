@@ -49,6 +49,10 @@ def steps(page: str) -> Iterator[Typed | Saved]:
             case "console":
                 for typed in re.split(r"^\$ ", block["text"], flags=re.MULTILINE)[1:]:
                     line, _, prints = typed.partition("\n")
+                    if line.endswith("<< 'EOF'"):
+                        # What is typed goes on to the line that ends it.
+                        more, end, prints = prints.partition("EOF\n")
+                        line = f"{line}\n{more}{end}".rstrip("\n")
                     yield Typed(line, prints.rstrip("\n"))
             case "yaml":
                 names = _NAME.findall(page, 0, block.start())
@@ -112,6 +116,7 @@ def test_everything_that_the_tutorial_says_happens(tmp_path: Path) -> None:
         for step in steps(PAGE.read_text(encoding="utf-8")):
             match step:
                 case Saved():
+                    (directory / step.name).parent.mkdir(exist_ok=True)
                     (directory / step.name).write_text(step.text)
                 case Typed():
                     _take(shell, step)

@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 
 from ringfence.apis.networkpolicy import lower, policy_set, validate
-from ringfence.model.cluster import Cluster, Namespace
+from ringfence.model.cluster import Cluster, ContainerPort, Namespace
 from ringfence.model.labels import Labels
 from ringfence.model.policy import InNamespace, PodPeer
-from ringfence.model.ports import Protocol
+from ringfence.model.ports import NamedPort, PortMatch, PortRange, Ports, Protocol
 from ringfence.semantics.explain import explain
 from ringfence.semantics.findings import Outcome
 from ringfence.semantics.report import document, text
 from tests.semantics.small_worlds import flow, network_policies, pod, policy, rule
 
+TCP = Protocol.TCP
 CLUSTER = Cluster(
     [Namespace(name, Labels({"kubernetes.io/metadata.name": name})) for name in ("shop", "bank")],
     [],
@@ -81,9 +82,15 @@ def test_nothing_is_suggested_that_would_admit_more(source: str, destination: st
     assert half(source, destination, "ingress", protocol)["suggested"] is None
 
 
-def test_nothing_is_suggested_where_a_rule_came_near() -> None:
-    """There the fix is that rule's."""
-    near = policy("near", subject=PodPeer(InNamespace("bank")), ingress=(rule(),))
-    told = explain(flow("10.0.0.11", "10.0.0.12"), CLUSTER, network_policies(near))
+@pytest.mark.parametrize("named", [True, False])
+def test_a_rule_that_commands_make_match_is_mended_and_no_other_is_suggested(*, named: bool) -> None:
+    """Where one of its misses has no remedy, the commands for the others would not help: a policy does."""
+    port = NamedPort("http") if named else PortRange(443, 443)
+    near = policy("near", subject=PodPeer(InNamespace("shop")), ingress=(rule(traffic=Ports((PortMatch(TCP, port),))),))
+    some = pod("shop/some", "10.0.0.14", {"app": "some"}, ports=[ContainerPort("http", 8080, TCP)])
+    cluster = Cluster(CLUSTER.namespaces.values(), [], [*CLUSTER.endpoints.values(), some])
 
-    assert document(told)["ingress"]["suggested"] is None
+    explained = explain(flow("10.0.0.11", "10.0.0.14"), cluster, network_policies(near))
+
+    assert ("to match it" in text(explained)) is not named
+    assert (document(explained)["ingress"]["suggested"] is not None) is named

@@ -100,6 +100,11 @@ class RuleMiss:
         return distance(self.misses)
 
     @property
+    def closable(self) -> bool:
+        """Tell whether the remedies together make the rule match: there is one for every miss."""
+        return all(miss.remedy is not None for miss in self.misses)
+
+    @property
     def match(self) -> Match:
         """Tell whether the rule matches."""
         if self.misses:

@@ -85,8 +85,8 @@ def _half_lines(side: JudgedHalf, end: End) -> Iterator[str]:
         yield f"  nearest rule: {nearest.origin}"
         for miss in nearest.misses:
             yield f"    {miss}"
-        for remedy in (miss.remedy for miss in nearest.misses if miss.remedy is not None):
-            yield f"    to match it: {remedy}"
+        if nearest.closable:
+            yield from (f"    to match it: {miss.remedy}" for miss in nearest.misses)
 
 
 def _because(side: JudgedHalf) -> str:

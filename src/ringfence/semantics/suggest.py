@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policy that would admit a connection which nothing but a default-deny stands against: exactly that, no more.
+"""The policy that would admit a connection which nothing but isolation stands against: exactly that, no more.
 
-Suggested only where no rule came near (``fixes`` has those), and both ends can be told by their labels or address.
+Suggested only where no rule came so near that commands would make it match (``fixes`` has those), and where both ends
+can be told by their labels or address.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ _FLEETING = frozenset(
 def suggestion(side: JudgedHalf, flow: Flow, far: End) -> dict[str, Any] | None:
     """Return a NetworkPolicy that admits a flow to or from the other end, None where none plainly follows."""
     subject = side.subject
-    if side.reason is not Reason.DEFAULT or side.nearest is not None or subject is None or flow.port is None:
+    near = side.nearest is not None and side.nearest.closable
+    if side.reason is not Reason.DEFAULT or near or subject is None or flow.port is None:
         return None
     chosen, peer = _selector(subject), _peer(subject, far)
     if chosen is None or peer is None:
