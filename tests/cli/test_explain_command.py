@@ -283,6 +283,17 @@ async def test_stored_but_invalid_policies_are_warned_about(tmp_path: Path, caps
     assert "spec.ingress[0].from[0].ipBlock.cidr" in captured.err
 
 
+async def test_an_operators_choices_can_be_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A node reaches its pods unless the agents were told otherwise: then policy decides."""
+    async with stocked().serving() as server:
+        config = ("--kubeconfig", str(kubeconfig(tmp_path / "config", server.url)))
+        args = ("--from", "node/node-a", "--to", "server", "--port", "80", *config)
+        codes = [await asyncio.to_thread(explain, *args, *more) for more in ((), ("--node-probes", "deny"))]
+
+    assert codes == [0, 1]
+    assert "a node always reaches the pods that run on it" in capsys.readouterr().out
+
+
 async def test_what_a_live_cluster_has_not_told_yet_is_not_guessed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ringfence.cli.colour import colour
+from ringfence.cli.settings import meaning_options
 
 if TYPE_CHECKING:
     from ringfence.semantics.connections import Answer
@@ -48,6 +49,7 @@ _CUT = (
 @click.option("-n", "--namespace", help="Namespace of ends that name none.")
 @click.option("--kubeconfig", metavar="FILE", help="Reach the cluster by this kubeconfig.")
 @click.option("--context", "context_name", metavar="NAME", help="Use this context of the kubeconfig.")
+@meaning_options
 @click.option(
     "-o",
     "--output",
@@ -69,6 +71,8 @@ def command(
     namespace: str | None,
     kubeconfig: str | None,
     context_name: str | None,
+    node_probes: str,
+    own_node_egress: str,
     output: str,
     verbose: bool,
 ) -> int:
@@ -97,6 +101,7 @@ def command(
     """
     from ringfence.cli import inputs
     from ringfence.model.ports import Protocol
+    from ringfence.model.settings import NodeProbes, OwnNodeEgress, Settings
     from ringfence.semantics import connections
     from ringfence.semantics.ends import Directory
     from ringfence.semantics.gaps import gaps
@@ -113,7 +118,8 @@ def command(
     directory.add(given.objects)
     traffic = Protocol(protocol)
     start, goal = directory.source(source), directory.destination(destination, traffic, port)
-    answer = connections.answer(directory, start, goal, traffic, policies)
+    settings = Settings(NodeProbes(node_probes), OwnNodeEgress(own_node_egress))
+    answer = connections.answer(directory, start, goal, traffic, policies, settings=settings)
     _print(answer, output="wide" if verbose and output == "text" else output)
     return _EXIT[answer.outcome.value]
 

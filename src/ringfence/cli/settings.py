@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options that say what an operator chose: the agent takes them, and a lab hands them to its agents."""
+"""The options that say what an operator chose: the agent takes them, a lab hands them to its agents, and explain wants
+to be told.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +42,13 @@ _OPTIONS = (
         help="Whether a new pod's traffic waits at the gate until its policy is in force, or starts at once.",
     ),
 )
+
+
+def meaning_options(command: Command) -> Command:
+    """Give a command the options on which the verdict of a new connection hangs."""
+    for option in reversed(_OPTIONS[:2]):
+        command = option(command)
+    return command
 
 
 def settings_options(command: Command) -> Command:

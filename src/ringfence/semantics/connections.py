@@ -15,10 +15,11 @@ from ringfence.errors import UsageError
 from ringfence.model.flow import Flow
 from ringfence.model.policy import PolicySet
 from ringfence.model.ports import Protocol
+from ringfence.model.settings import DEFAULTS, Settings
 from ringfence.semantics.ends import Directory, Resolved, Target, first_only
 from ringfence.semantics.explain import Explanation, explain
 from ringfence.semantics.findings import Outcome, both
-from ringfence.semantics.knowledge import Gap, Unknown, node_of
+from ringfence.semantics.knowledge import Gap, Knowledge, Unknown, node_of
 
 _ORDER = (Outcome.DENIED, Outcome.UNDECIDABLE, Outcome.ALLOWED)
 
@@ -42,7 +43,15 @@ class Answer:
         return {Outcome.ALLOWED: True, Outcome.DENIED: False, Outcome.UNDECIDABLE: None}[self.outcome]
 
 
-def answer(directory: Directory, start: Resolved, goal: Resolved, protocol: Protocol, policies: PolicySet) -> Answer:
+def answer(
+    directory: Directory,
+    start: Resolved,
+    goal: Resolved,
+    protocol: Protocol,
+    policies: PolicySet,
+    *,
+    settings: Settings = DEFAULTS,
+) -> Answer:
     """Explain every connection from a start to a goal."""
     sources = first_only(start.targets)
     targets = first_only(goal.targets, opposite=sources)
@@ -63,7 +72,11 @@ def answer(directory: Directory, start: Resolved, goal: Resolved, protocol: Prot
     outcomes: list[Outcome] = []
     unknowns: list[Unknown] = []
     for source, target in pairs:
-        found = list(_ways(source, target, protocol, directory, policies))
+        known = _with_strangers(directory.known, (source, target))
+        found = [
+            explain(arriving, directory.cluster, policies, known=known, leaving=leaving, settings=settings)
+            for leaving, arriving in _flows_of(source, target, protocol)
+        ]
         doubts = _doubts(source, target, found)
         explanations += found
         outcomes.append(Outcome.UNDECIDABLE if doubts else both(each.outcome for each in found))
@@ -79,17 +92,15 @@ def _too_far(source: Target, target: Target) -> bool:
     return target.local_only and None not in (source.node, target.node) and source.node != target.node
 
 
-def _ways(
-    source: Target, target: Target, protocol: Protocol, directory: Directory, policies: PolicySet
-) -> Iterator[Explanation]:
-    """Explain each way that a connection from one source to one target may take."""
-    strangers = frozenset(a for each in (source, target) if each.stranger for a in each.addresses.values())
-    known = replace(directory.known, strangers=strangers)
+def _with_strangers(known: Knowledge, ends: Sequence[Target]) -> Knowledge:
+    return replace(known, strangers=frozenset(a for end in ends if end.stranger for a in end.addresses.values()))
+
+
+def _flows_of(source: Target, target: Target, protocol: Protocol) -> Iterator[tuple[Flow, Flow]]:
+    """Yield each way that a connection from one source to one target may take: how it leaves, and how it arrives."""
     for version in sorted(source.addresses.keys() & target.addresses.keys()):
         echo = Protocol.ICMPV6 if version == 6 else Protocol.ICMP
-        spoken = protocol if protocol.has_ports else echo
-        for leaving, arriving in _flows(source, target, version, spoken):
-            yield explain(arriving, directory.cluster, policies, known=known, leaving=leaving)
+        yield from _flows(source, target, version, protocol if protocol.has_ports else echo)
 
 
 def _flows(source: Target, target: Target, version: int, protocol: Protocol) -> Iterator[tuple[Flow, Flow]]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ringfence.apis.networkpolicy import lower
-from ringfence.apis.workloads import is_workload, owner_of, template_pods
+from ringfence.apis.workloads import owners
 from ringfence.errors import FieldError, InvalidObject
 from ringfence.model.addresses import Address
 from ringfence.model.cluster import Cluster, PodKey
@@ -25,7 +25,6 @@ def gaps(objects: Sequence[Mapping[str, Any]], cluster: Cluster, problems: Seque
     named = {obj["metadata"]["name"] for obj in objects if _is(obj, "v1", "Namespace")}
     addressed = {_key(pod) for pod in pods if _addresses(pod)}
     bare = [endpoint for endpoint in cluster.endpoints.values() if endpoint.key not in addressed]
-    made = template_pods([obj for obj in objects if is_workload(obj)], pods)
     return Knowledge(
         stand_ins={address: endpoint.key for endpoint in bare for address in endpoint.addresses},
         on_host={a: endpoint.node for endpoint in bare if endpoint.host_network for a in endpoint.addresses},
@@ -33,7 +32,7 @@ def gaps(objects: Sequence[Mapping[str, Any]], cluster: Cluster, problems: Seque
         labelless=frozenset(cluster.namespaces.keys() - named),
         unplaced=frozenset(key for key, endpoint in cluster.endpoints.items() if not endpoint.node),
         broken=_broken(objects, problems),
-        owners={_key(pod): owner for pod in (*pods, *made) if (owner := owner_of(pod)) is not None},
+        owners=owners(objects),
     )
 
 
