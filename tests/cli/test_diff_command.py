@@ -66,11 +66,39 @@ def test_files_that_mean_the_same_exit_with_0(files: tuple[str, str, str], capsy
     assert capsys.readouterr().out == "No connection is gained or lost.\n"
 
 
-def test_without_pods_it_says_what_it_needs(files: tuple[str, str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 2: nothing was compared, so nothing is said to be the same."""
-    assert diff(files[0], files[1]) == 2
+def test_without_pods_every_kind_of_pod_is_imagined(
+    files: tuple[str, str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Policies alone can be compared, and it is said for whom."""
+    assert diff(files[0], files[1]) == 1
+    text = capsys.readouterr().out
 
-    assert "add workloads or pods with --cluster FILE" in capsys.readouterr().err
+    assert "-> shop/{} all except TCP/80" in text
+    assert "note: no pods are given: compared for every kind of pod" in text
+    assert "port names stand for" not in text
+
+
+def test_what_cannot_be_imagined_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Selectors of very many labels: exit code 2, and what to give."""
+    labels = {f"key-{n}": str(n) for n in range(20)}
+    many = write(tmp_path / "many.yaml", network_policy("many", podSelector={"matchLabels": labels}))
+
+    assert diff(many, many) == 2
+    assert "say which there are with --cluster FILE" in capsys.readouterr().err
+
+
+async def test_a_cluster_without_pods_has_nobody_to_compare_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is not guessed which pods it will have."""
+    server = stocked()
+    server.collections["/api/v1/pods"] = {}
+    file = write(tmp_path / "new.yaml", network_policy("new", "demo"))
+    async with server.serving() as serving:
+        config = kubeconfig(tmp_path / "config", serving.url)
+        assert await asyncio.to_thread(diff, "-f", file, "--kubeconfig", str(config)) == 2
+
+    assert "there is no pod in the cluster" in capsys.readouterr().err
 
 
 def test_pods_that_differ_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

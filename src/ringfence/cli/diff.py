@@ -7,7 +7,7 @@ what ``semantics.changelist`` renders. Decides no verdict.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -15,6 +15,7 @@ import click
 from ringfence.cli.colour import colour
 
 if TYPE_CHECKING:
+    from ringfence.model.cluster import Cluster
     from ringfence.semantics.differences import Differences
     from ringfence.semantics.parties import Party
 
@@ -71,8 +72,9 @@ def command(
 
     Policies are compared by what they mean, not by how they are written. OLD and NEW are files or directories: a policy
     that is only in OLD is deleted. Pods and workloads are taken from both (NEW counts where they differ) and from
-    --cluster; no cluster is asked. With -f, the policies of the cluster are compared with what they would be
-    after kubectl apply, or with --delete after kubectl delete; other policies stay.
+    --cluster; no cluster is asked. Without any, they are compared for every kind of pod that selectors can tell apart.
+    With -f, the policies of the cluster are compared with what they would be after kubectl apply, or with --delete
+    after kubectl delete; other policies stay.
 
     \b
     Exit code, as kubectl diff:
@@ -94,6 +96,7 @@ def command(
     from ringfence.errors import UsageError
     from ringfence.semantics.allowed import Allowed
     from ringfence.semantics.differences import differences
+    from ringfence.semantics.imagined import imagined
     from ringfence.semantics.parties import parties as everybody
     from ringfence.semantics.space import space
     from ringfence.semantics.wording import Wording
@@ -109,10 +112,10 @@ def command(
     before, after = (cluster_from_objects(each, fill_gaps=True).policies for each in (sides.before, sides.after))
     cluster = cluster_from_objects((*sides.cluster, *_implying(sides)), fill_gaps=True).cluster
     if not cluster.endpoints:
-        raise UsageError(
-            "there is no pod to compare for: add workloads or pods with --cluster FILE, for example the manifests of "
-            "what the policies are for, or the output of: kubectl get pods,namespaces -A -o yaml"
-        )
+        if filenames:
+            raise UsageError("there is no pod in the cluster to compare for: compare files, as in OLD NEW")
+        cluster = imagined(cluster.namespaces.values(), (before, after))
+        sides = sides._replace(notes=(*sides.notes, *_imagined_notes(cluster)))
     with Steps("diff") as steps:
         steps.show("sorting addresses into classes")
         found = space(cluster, before, after)
@@ -123,10 +126,21 @@ def command(
             Allowed(found, after),
             everyone,
             Wording(found.spans),
-            notes=(*sides.notes, *parties.notes(sides.cluster, found)),
+            notes=(*sides.notes, *(parties.notes(sides.cluster, found) if sides.cluster else ())),
         )
     _print(different, everyone, output)
     return 1 if different.changes else 0
+
+
+def _imagined_notes(cluster: Cluster) -> Iterator[str]:
+    yield ("no pods are given: compared for every kind of pod that the selectors of the policies can tell apart")
+    ports = sorted(
+        {(port.name or "", port.protocol.value, port.number) for e in cluster.endpoints.values() for port in e.ports}
+    )
+    if ports:
+        yield "port names stand for numbers: " + ", ".join(
+            f"{name} for {proto}/{number}" for name, proto, number in ports
+        )
 
 
 def _implying(sides: _Sides) -> Iterable[Mapping[str, Any]]:
