@@ -294,3 +294,43 @@ def test_a_pod_that_is_being_deleted_keeps_its_policies() -> None:
     to_service = ask("client", "svc/web", "80", going, service(), cluster=both)
     assert {str(each.destination.pod) for each in to_service.explanations} == {"shop/web-2"}
     assert ask("client", "svc/web", "80", going, service()).outcome is Outcome.ALLOWED
+
+
+def test_a_service_of_one_pod_is_not_reached_by_its_likes_because_it_reaches_itself() -> None:
+    """The replica that is no backend counts, though the one that is would be let through."""
+    replicas = [pod(f"shop/web-{n}", f"10.0.1.{n}", {"app": "web"}, node="node-b", ports=HTTP) for n in range(1, 5)]
+    unready = [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": f"web-{n}", "namespace": "shop"},
+            "status": {"conditions": [{"type": "Ready", "status": "False"}]},
+        }
+        for n in range(2, 5)
+    ]
+    cluster = Cluster([Namespace("shop")], NODES, replicas)
+    owned = Knowledge(owners={each.key: OWNER for each in replicas})
+    closed = network_policies(policy("closed", subject=WEB, ingress=()))
+
+    given = ask("deploy/web", "svc/web", "80", service(), *unready, cluster=cluster, known=owned, policies=closed)
+
+    assert given.outcome is Outcome.DENIED
+
+
+def test_replicas_that_no_policy_tells_apart_are_one_question() -> None:
+    """One of them speaks for all; one that a block names, or of another rollout, speaks for itself."""
+    replicas = [pod(f"shop/web-{n}", f"10.0.1.{n}", {"app": "web"}, node="node-b", ports=HTTP) for n in range(1, 41)]
+    cluster = Cluster([Namespace("shop")], NODES, [*replicas, CLUSTER.endpoints[PodKey("shop", "client")]])
+    owned = Knowledge(owners={each.key: OWNER for each in replicas})
+    closed = policy("closed", subject=PodPeer(SHOP), ingress=(rule(Peers((block("10.0.1.7/32"),))),))
+
+    plain = ask("deploy/web", "svc/web", "80", service(), cluster=cluster, known=owned, policies=PolicySet())
+    given = ask("deploy/web", "client", "80", cluster=cluster, known=owned, policies=network_policies(closed))
+
+    assert {str(each.destination.pod) for each in plain.explanations} == {"shop/web-1", "shop/web-10"}
+    assert "76 more pods are like these: no policy tells them apart" in plain.notes
+    assert {str(e.source.pod): e.outcome for e in given.explanations} == {
+        "shop/web-1": Outcome.DENIED,
+        "shop/web-10": Outcome.DENIED,
+        "shop/web-7": Outcome.ALLOWED,
+    }

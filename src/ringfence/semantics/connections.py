@@ -16,6 +16,7 @@ from ringfence.model.flow import Flow
 from ringfence.model.policy import PolicySet
 from ringfence.model.ports import Protocol
 from ringfence.model.settings import DEFAULTS, Settings
+from ringfence.semantics.alike import representatives
 from ringfence.semantics.ends import Directory, Resolved, Target, first_only
 from ringfence.semantics.explain import Explanation, explain
 from ringfence.semantics.findings import Outcome, both
@@ -63,6 +64,11 @@ def answer(
     notes = (*start.notes, *goal.notes, *another)
     if not targets:
         return Answer(question, Outcome.UNDECIDABLE, (), notes, goal.unknowns)
+    asked = len(sources), len(targets)
+    sources, targets = (representatives(each, directory, policies) for each in (sources, targets))
+    if asked != (len(sources), len(targets)):
+        few = f"{asked[0] - len(sources) + asked[1] - len(targets)} more pods are like these"
+        notes = (*notes, f"{few}: no policy tells them apart")
     pairs = [(source, target) for source in sources for target in targets if not _too_far(source, target)]
     if not pairs:
         fact = "a pod behind the Service on the client's own node: with internalTrafficPolicy Local no other counts"

@@ -86,9 +86,14 @@ def judge(
     if subject is None:
         return _judge_nobodys(near, direction, policies, known)
     readings = [
-        [_read(policy, subject, flow, direction, cluster, known) for policy in tier.policies] for tier in policies.tiers
+        [
+            _read(policy, subject, flow, direction, cluster, known)
+            for policy in tier.policies
+            if _concerns(policy, subject)
+        ]
+        for tier in policies.tiers
     ]
-    findings = tuple(reading.finding for tier in readings for reading in tier if _concerns(reading, subject))
+    findings = tuple(reading.finding for tier in readings for reading in tier)
     isolated_by = tuple(_isolating(policies.tiers, readings))
     told = JudgedHalf(direction, Outcome.ALLOWED, subject, None, isolated_by, findings=findings)
     if cluster.endpoint_at(far) is subject:
@@ -147,9 +152,9 @@ def _whether_own_node(far: Address, subject: Endpoint, known: Knowledge) -> Unkn
     return node_of(subject.key if subject.key in known.unplaced else host, why)
 
 
-def _concerns(reading: _Reading, subject: Endpoint) -> bool:
-    """Tell whether a person who asks about a pod may have this policy in mind: other namespaces' are left out."""
-    scope = reading.policy.subject.scope
+def _concerns(policy: Policy, subject: Endpoint) -> bool:
+    """Tell whether a person who asks about a pod may have this policy in mind: other namespaces' never select it."""
+    scope = policy.subject.scope
     return not isinstance(scope, InNamespace) or scope.name == subject.key.namespace
 
 
