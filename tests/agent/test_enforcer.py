@@ -34,12 +34,15 @@ class Stubborn:
         self.looks = 0
         self.failures: list[Exception] = []
         self.drift = False
+        self.refuses: Program | None = None
 
     def apply(self, program: Program) -> Applied:
         """Take a program, or fail."""
         self.applies += 1
         if self.failures:
             raise self.failures.pop(0)
+        if program == self.refuses:
+            raise HostRefused("not this one", asked="", answered="")
         self.held = program
         self.drift = False
         return Applied(transactions=1)
@@ -74,6 +77,7 @@ class Setup:
         self.standing = Standing()
         self.metrics = Metrics("stubborn", "n1")
         self.worker = ThreadPoolExecutor(1)
+        self.calls = 0
         self.enforcer = Enforcer(
             self.dataplane,
             lambda work: asyncio.get_running_loop().run_in_executor(self.worker, work),
@@ -90,6 +94,7 @@ class Setup:
             while not condition():
                 await asyncio.sleep(max(0.0, self.enforcer.due - loop.time()))
                 await self.enforcer.enforce(wanted, None)
+                self.calls += 1
 
     def value(self, name: str, **labels: str) -> float:
         """Return a metric's value."""
@@ -168,6 +173,33 @@ async def test_drift_is_repaired_and_counted(setup: Setup) -> None:
     assert setup.dataplane.drift is False
     assert setup.value("ringfence_drift_repaired_total") == 1
     assert "somebody changed our rules" in setup.logged("warning")[0]["msg"]
+
+
+async def test_last_good_program_is_mended_while_another_is_refused(setup: Setup) -> None:
+    """Whatever is refused meanwhile, and for how long: what is in force stays whole. And nobody is kept busy by it."""
+    good, bad = state("good"), state("bad")
+    await setup.enforcer.enforce(good, None)
+    setup.dataplane.refuses = bad.program
+    await setup.enforcer.enforce(bad, None)
+    setup.dataplane.held, setup.dataplane.drift = None, True
+    await setup.until(bad, lambda: setup.dataplane.held == good.program)
+    looks = setup.dataplane.looks
+    await setup.until(bad, lambda: setup.dataplane.looks > looks)
+
+    assert setup.standing.committed is good
+    assert setup.standing.unready() is not None
+    assert setup.value("ringfence_drift_repaired_total") == 1
+    assert setup.calls < 200
+    setup.dataplane.refuses = None
+    await setup.until(bad, lambda: setup.dataplane.held == bad.program)
+    assert setup.standing.unready() is None
+
+
+async def test_touch_before_the_first_commit_is_no_cause_to_look(setup: Setup) -> None:
+    """There is nothing of ours to mend yet, and the loop sleeps on."""
+    setup.enforcer.look_soon()
+
+    assert setup.enforcer.due == float("inf")
 
 
 async def test_dataplane_that_cannot_be_read_is_looked_at_again(setup: Setup) -> None:

@@ -72,7 +72,8 @@ class Enforcer:
         self._metrics = metrics
         self._log = log
         self._drift_seconds = drift_seconds
-        self._enforced: Program | None = None
+        self._good: Program | None = None  # the last that the dataplane took
+        self._enforced: Program | None = None  # the same, unless it may not be there any more
         self._refused: Program | None = None
         self._retry = Retry()
         self._look_due = float("inf")
@@ -86,7 +87,8 @@ class Enforcer:
 
     def look_soon(self) -> None:
         """Look at the next ``enforce`` whether somebody else changed our rules: somebody did touch them."""
-        self._look_due = min(self._look_due, self._looked + LOOK_REST_SECONDS)
+        if self._good is not None:
+            self._look_due = min(self._look_due, self._looked + LOOK_REST_SECONDS)
 
     async def enforce(self, state: State, heard_at: float | None, *, passing: bool = False) -> None:
         """Bring the dataplane to a state's program; ``heard_at`` is when the oldest change in it was heard of.
@@ -100,10 +102,10 @@ class Enforcer:
             self._since = heard_at
         if wanted == self._enforced:
             self._settled(state, passing=passing)
-            if now >= self._look_due:
-                await self._look(state, wanted, passing=passing)
         elif wanted != self._refused or now >= self._retry.due:
             await self._commit(state, wanted, passing=passing)
+        if self._good is not None and now >= self._look_due:
+            await self._look(self._good)
 
     def _settled(self, state: State, *, passing: bool) -> None:
         self._since = None
@@ -144,7 +146,7 @@ class Enforcer:
             return None
         self._metrics.apply_seconds.observe(time.perf_counter() - began)
         self._metrics.programs_applied.inc()
-        self._enforced = wanted
+        self._good = self._enforced = wanted
         return applied
 
     def _refuse(self, wanted: Program, error: Exception) -> None:
@@ -162,7 +164,8 @@ class Enforcer:
         )
         self._standing.refuse(Stage.APPLY, f"the {self._dataplane.name} dataplane refused the program: {error}")
 
-    async def _look(self, state: State, wanted: Program, *, passing: bool) -> None:
+    async def _look(self, good: Program) -> None:
+        """Look whether the last good program is whole, and mend it: also while another one is wanted and refused."""
         self._looked = _now()
         self._look_due = self._looked + self._drift_seconds
         try:
@@ -175,9 +178,8 @@ class Enforcer:
             return
         self._log.warning("somebody changed our rules; they are written again", dataplane=self._dataplane.name)
         self._enforced = None  # not what is there any more: if writing fails now, it is tried again until it works
-        if await self._apply(wanted) is not None:
+        if await self._apply(good) is not None:
             self._metrics.drift_repaired.inc()
-            self._settled(state, passing=passing)
 
 
 def _now() -> float:
