@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _PROTOCOLS = ["TCP", "UDP", "SCTP", "ICMP"]
 _OUTPUTS = ["table", "list", "wide", "json", "yaml", "dot", "html"]
 _WIDEST = 160
+_MOST_COLUMNS = 40
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -157,7 +158,8 @@ def _text(reached: Reachability, output: str) -> list[str]:
     if output == "wide":
         lines = pairs(reached)
     else:
-        table = matrix(reached) if output == "table" else []
+        narrow = output == "table" and len(reached.destinations) <= _MOST_COLUMNS
+        table = matrix(reached) if narrow else []
         columns = shutil.get_terminal_size((_WIDEST, 24)).columns if sys.stdout.isatty() else _WIDEST
         lines = table if table and width(table) <= columns else listing(reached)
     return [*lines, "", *(f"note: {note}" for note in (EVER_SELF, *reached.notes))]

@@ -89,15 +89,20 @@ class Allowed:
         self._settings = settings
         self._tiers = {direction: _tiers(space.questions, policies, direction) for direction in Direction}
         self._asked: dict[tuple[Direction, int], tuple[tuple[_Asked, ...], tuple[ObjectRef, ...]]] = {}
+        self._pairs: dict[tuple[int, int, Relation], PairAllowed] = {}
         self._whole: dict[tuple[Reason, tuple[ObjectRef, ...]], HalfAllowed] = {}
         self._halves: dict[tuple[Direction, int, int, frozenset[NamedNumber]], HalfAllowed] = {}
 
     def between(self, source: AddressClass, destination: AddressClass, relation: Relation) -> PairAllowed:
         """Return what addresses of two classes that have a relation may exchange."""
-        return PairAllowed(
-            self._half(Direction.EGRESS, source, destination, relation),
-            self._half(Direction.INGRESS, source, destination, relation),
-        )
+        key = source.number, destination.number, relation
+        found = self._pairs.get(key)
+        if found is None:
+            found = self._pairs[key] = PairAllowed(
+                self._half(Direction.EGRESS, source, destination, relation),
+                self._half(Direction.INGRESS, source, destination, relation),
+            )
+        return found
 
     def _half(
         self, direction: Direction, source: AddressClass, destination: AddressClass, relation: Relation

@@ -7,14 +7,14 @@ workloads of a namespace, or all there are, have one name; so it grows with the 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from ringfence.semantics.parties import Party
 from ringfence.semantics.reachability import Reachability
 
 _ITSELF = "."
-_FEW = 6
+_FEW = 8
 Row = tuple[str, ...]
 
 
@@ -74,26 +74,25 @@ def _alike(parties: Sequence[Party]) -> Iterator[list[Party]]:
 
 
 def names(chosen: Sequence[Party], everyone: Sequence[Party], *, most: int | None = None) -> str:
-    """Name parties in short: "all pods", "bank/* (12)", or each by its name; at most so many of a namespace."""
+    """Name parties in short: "all pods", "bank/* (12)", or each by its name; of pods at most so many names."""
     pods = [party for party in chosen if party.is_pods]
-    words: list[str] = []
     if pods and len(pods) == len(everyone) > 1:
-        words.append(f"all pods ({len(pods)})")
+        words = [f"all pods ({len(pods)})"]
     else:
-        of_namespace: dict[str | None, int] = defaultdict(int)
-        for party in everyone:
-            of_namespace[party.namespace] += 1
-        for namespace in dict.fromkeys(party.namespace for party in pods):
-            mine = [party for party in pods if party.namespace == namespace]
-            if len(mine) == of_namespace[namespace] > 2:
-                words.append(f"{namespace}/* ({len(mine)})")
-            else:
-                words += _shortened([party.name for party in mine], most)
+        words = list(_by_namespace(pods, everyone))
+    if most is not None and len(words) > most:
+        words = [*words[:most], f"{len(words) - most} more"]
     return ", ".join((*words, *(party.name for party in chosen if not party.is_pods)))
 
 
-def _shortened(words: list[str], most: int | None) -> list[str]:
-    return words if most is None or len(words) <= most else [*words[:most], f"{len(words) - most} more"]
+def _by_namespace(pods: Sequence[Party], everyone: Sequence[Party]) -> Iterator[str]:
+    there = Counter(party.namespace for party in everyone)
+    for namespace in dict.fromkeys(party.namespace for party in pods):
+        mine = [party.name for party in pods if party.namespace == namespace]
+        if len(mine) == there[namespace] > 2:
+            yield f"{namespace}/* ({len(mine)})"
+        else:
+            yield from mine
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
