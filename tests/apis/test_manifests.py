@@ -69,6 +69,17 @@ def test_a_path_that_cannot_be_read_hides_nothing_else(tmp_path: Path, monkeypat
     assert last.startswith(f"{good}:5:1: Pod")
 
 
+def test_a_directory_that_cannot_be_listed_is_one_complaint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a file: nobody else's objects go missing for it."""
+
+    def refuse(_path: Path, _pattern: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "glob", refuse)
+
+    assert texts(load_paths([tmp_path]).problems) == [f'the path "{tmp_path}" cannot be read: Permission denied']
+
+
 def test_everything_wrong_is_told_at_once_with_its_place(tmp_path: Path) -> None:
     """Files that are no text, documents that are no objects, keys twice, syntax."""
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe")

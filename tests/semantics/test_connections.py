@@ -111,6 +111,13 @@ def test_a_node_port_by_the_nodes_address_is_the_same() -> None:
     assert ask("client", "10.1.0.5", "30080", service()).explanations[0].flow.port == 8080
 
 
+def test_any_other_port_of_a_node_is_the_nodes_own() -> None:
+    """Services on other ports have nothing to do with it."""
+    (told,) = ask("client", "node/node-b", "22", service()).explanations
+
+    assert (str(told.flow.destination), told.flow.port, told.leaving) == ("10.1.0.5", 22, told.flow)
+
+
 def test_a_node_port_that_stays_local_leads_nowhere_without_a_pod_there() -> None:
     """With ``Local``, pods of other nodes do not count."""
     given = ask("client", "node/node-a", "30080", service(externalTrafficPolicy="Local"))

@@ -56,24 +56,18 @@ def answer(
     """Explain every connection from a start to a goal."""
     sources = first_only(start.targets)
     targets = first_only(goal.targets, opposite=sources)
-    ports = {target.port for target in targets} - {None}
-    traffic = f"{protocol.value}/{ports.pop()}" if len(ports) == 1 else protocol.value
-    question = f"{start.label} -> {goal.label} {traffic}"
-    twins = [each for each in targets if each.pod is not None and twin_of(each.pod) is not None]
-    another = [f"{each.label} stands for another pod of {twin_of(each.pod)}" for each in twins if each.pod is not None]
-    notes = (*start.notes, *goal.notes, *another)
+    question, notes = _question(start, goal, targets, protocol), [*start.notes, *goal.notes, *_twins(targets)]
     if not targets:
-        return Answer(question, Outcome.UNDECIDABLE, (), notes, goal.unknowns)
-    asked = len(sources), len(targets)
-    sources, targets = (representatives(each, directory, policies) for each in (sources, targets))
-    if asked != (len(sources), len(targets)):
-        few = f"{asked[0] - len(sources) + asked[1] - len(targets)} more pods are like these"
-        notes = (*notes, f"{few}: no policy tells them apart")
-    pairs = [(source, target) for source in sources for target in targets if not _too_far(source, target)]
+        return Answer(question, Outcome.UNDECIDABLE, (), tuple(notes), goal.unknowns)
+    few_sources, few_targets = (representatives(each, directory, policies) for each in (sources, targets))
+    likes = len(sources) - len(few_sources) + len(targets) - len(few_targets)
+    if likes:
+        notes.append(f"{likes} more pods are like these: no policy tells them apart")
+    pairs = [(source, target) for source in few_sources for target in few_targets if not _too_far(source, target)]
     if not pairs:
         fact = "a pod behind the Service on the client's own node: with internalTrafficPolicy Local no other counts"
         unknown = Unknown(Gap.BACKENDS, fact, "the connection goes nowhere, whatever the policies say")
-        return Answer(question, Outcome.UNDECIDABLE, (), notes, (unknown,))
+        return Answer(question, Outcome.UNDECIDABLE, (), tuple(notes), (unknown,))
     explanations: list[Explanation] = []
     outcomes: list[Outcome] = []
     unknowns: list[Unknown] = []
@@ -91,7 +85,20 @@ def answer(
         names = " and ".join(target.label for target in (*sources, *targets))
         raise UsageError(f"{names} have no address family in common")
     explanations.sort(key=lambda each: _ORDER.index(each.outcome))
-    return Answer(question, both(outcomes), tuple(explanations), notes, tuple(dict.fromkeys(unknowns)))
+    return Answer(question, both(outcomes), tuple(explanations), tuple(notes), tuple(dict.fromkeys(unknowns)))
+
+
+def _question(start: Resolved, goal: Resolved, targets: Sequence[Target], protocol: Protocol) -> str:
+    ports = {target.port for target in targets} - {None}
+    traffic = f"{protocol.value}/{ports.pop()}" if len(ports) == 1 else protocol.value
+    return f"{start.label} -> {goal.label} {traffic}"
+
+
+def _twins(targets: Sequence[Target]) -> Iterator[str]:
+    for target in targets:
+        first = twin_of(target.pod) if target.pod is not None else None
+        if first is not None:
+            yield f"{target.label} stands for another pod of {first}"
 
 
 def _too_far(source: Target, target: Target) -> bool:
