@@ -150,7 +150,98 @@ steps:
       - {{traffic: TCP/80, from: shop/web, to: node/node-b, verdict: allow}}
       - {{traffic: TCP/80, from: shop/web, to: node/node-a, verdict: deny}}
 """
-CASES = {"services": SERVICES, "connections": CONNECTIONS, "errors": ERRORS}
+ENDPOINTS = """\
+shows: who is behind a Service
+cluster:
+  namespaces: {shop: {}}
+  nodes: {node-a: {addresses: [10.224.0.4, 203.0.113.4, "fd00:10:224::4"]}, node-b: {}}
+  pods:
+    shop/web: {labels: {app: web}, node: node-b, ports: [{name: p, containerPort: 8080, protocol: UDP}]}
+    shop/ending: {labels: {app: web}, node: node-b, terminating: true}
+    shop/unready: {labels: {app: web}, node: node-b, ready: false}
+    shop/done: {labels: {app: web}, node: node-b, phase: Succeeded}
+    shop/host: {labels: {app: host}, node: node-a, hostNetwork: true}
+    shop/four: {labels: {app: four}, addresses: [10.9.9.9]}
+    shop/client: {labels: {app: client}, node: node-a}
+  services:
+    shop/web:
+      selector: {app: web}
+      type: NodePort
+      ports:
+        - {name: t, port: 80, nodePort: 30080}
+        - {name: u, port: 80, protocol: UDP, targetPort: p, nodePort: 30080}
+        - {name: s, port: 80, protocol: SCTP, targetPort: 9, nodePort: 30080}
+    shop/host: {selector: {app: host}, ports: [{port: 80}]}
+    shop/four: {selector: {app: four}, ports: [{port: 80}], clusterIPs: [10.0.7.7]}
+    shop/gone: {selector: {app: web}, clusterIPs: ["fd00:10::77"], ports: [{port: 80}]}
+steps:
+  - say: only ready pods, on the port that each has; three protocols, from anywhere, to oneself too
+    apply:
+      - apiVersion: networking.k8s.io/v1
+        kind: NetworkPolicy
+        metadata: {name: web, namespace: shop}
+        spec:
+          podSelector: {matchLabels: {app: web}}
+          ingress:
+            - from: [{podSelector: {matchLabels: {app: client}}}]
+              ports: [{port: 80}, {port: p, protocol: UDP}, {port: 9, protocol: SCTP}]
+      - apiVersion: networking.k8s.io/v1
+        kind: NetworkPolicy
+        metadata: {name: others, namespace: shop}
+        spec: {podSelector: {matchExpressions: [{key: app, operator: NotIn, values: [web]}]}}
+    expect:
+      - traffic: [TCP/80, UDP/80, SCTP/80]
+        table: |
+          from\\to       service/shop/web
+          shop/client          .
+          shop/web             .
+          node/node-b          .
+          node/node-a          X
+          shop/host            X
+      - {traffic: [TCP/30080, UDP/30080, SCTP/30080], from: shop/web, to: node/node-b, verdict: allow}
+      - {traffic: [TCP/30080, UDP/30080, SCTP/30080], from: 8.8.8.8, to: node/node-a, verdict: deny}
+      - {traffic: TCP/30080, from: 8.8.8.8, to: 203.0.113.4, verdict: deny}
+      - {traffic: TCP/80, from: shop/client, to: service/shop/host, verdict: allow}
+      - {traffic: TCP/80, from: shop/client, to: service/shop/four, verdict: deny}
+      - {traffic: TCP/80, from: shop/client, to: 10.0.7.7, verdict: deny}
+      - {traffic: TCP/80, from: shop/client, to: service/shop/gone, verdict: allow}
+  - say: while there is no other, a pod that ends is sent to
+    pods: {shop/web: {labels: {app: none}}}
+    delete: [NetworkPolicy shop/web, NetworkPolicy shop/others]
+    expect:
+      - {traffic: TCP/80, from: shop/client, to: service/shop/gone, verdict: allow}
+"""
+STRANGERS = """\
+shows: an address of the world becomes a pod's, and goes back
+cluster:
+  namespaces: {shop: {}}
+  pods:
+    shop/client: {node: node-a}
+steps:
+  - expect:
+      - {traffic: TCP/80, from: shop/client, to: 10.77.0.9, verdict: allow}
+      - {traffic: TCP/80, from: "fd77::9", to: shop/client, verdict: allow}
+  - pods: {shop/web: {node: node-b, addresses: [10.77.0.9, "fd77::9"]}}
+    expect:
+      - {traffic: TCP/80, from: shop/client, to: shop/web, verdict: allow}
+      - {traffic: TCP/80, from: shop/web, to: shop/client, verdict: allow}
+  - delete: [Pod shop/web]
+    apply:
+      - apiVersion: networking.k8s.io/v1
+        kind: NetworkPolicy
+        metadata: {name: web, namespace: shop}
+        spec: {podSelector: {}, policyTypes: [Ingress]}
+    expect:
+      - {traffic: TCP/80, from: shop/client, to: 10.77.0.9, verdict: allow}
+      - {traffic: TCP/80, from: "fd77::9", to: shop/client, verdict: deny}
+"""
+CASES = {
+    "services": SERVICES,
+    "strangers": STRANGERS,
+    "connections": CONNECTIONS,
+    "errors": ERRORS,
+    "endpoints": ENDPOINTS,
+}
 
 
 def loaded(directory: Path, text: str) -> Loaded:

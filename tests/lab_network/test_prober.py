@@ -16,7 +16,7 @@ import pytest
 from ringfence.errors import HostRefused
 from ringfence.host import netns
 from ringfence.host.nft import Nft
-from ringfence.lab.prober import Outcome, Probe, Prober
+from ringfence.lab.prober import TIMEOUT, Outcome, Probe, Prober
 from ringfence.model.ports import Protocol
 from tests.lab_network.networks import ALL, PORT, Network, addresses, two_nodes
 
@@ -92,6 +92,39 @@ def test_packets_come_from_the_address_asked_for_and_answers_from_the_one_asked(
         target = pod.addresses[0 if own.version == 4 else 1]
         inward = [Probe(world.netns, target, protocol, PORT, source=own) for protocol in ALL]
         assert {outcome.passed for outcome in network.prober.probe(inward)} == {passes}
+
+
+@pytest.mark.kernel
+def test_echoes_are_asked_beside_the_rest(network: Network) -> None:
+    """ICMP and ICMPv6 among TCP: from pods and from nodes, answered where nothing drops them, in one go."""
+    node = network.topology.nodes[0]
+    client, server = (network.pod(name, node) for name in ("client", "server"))
+    network.prober.listen(server.netns, [(Protocol.TCP, PORT)])
+    echo = dict(zip(server.addresses, (Protocol.ICMP, Protocol.ICMPV6), strict=True))
+    probes = [
+        Probe(source, address, protocol, PORT if protocol is Protocol.TCP else None)
+        for source in (client.netns, node.netns)
+        for address in server.addresses
+        for protocol in (Protocol.TCP, echo[address])
+    ]
+    assert set(network.prober.probe(probes)) == {Outcome.ANSWERED}
+    _filter(node.netns, "icmp type echo-reply drop; icmpv6 type echo-request drop;")
+    silent = [outcome is Outcome.SILENT for outcome in network.prober.probe(probes)]
+    assert silent == [p.netns == client.netns and p.port is None for p in probes]
+
+
+@pytest.mark.kernel
+def test_silence_of_everything_must_last_for_the_whole_timeout(network: Network) -> None:
+    """Without an answer, its own or a control's, there is nothing to judge silence by."""
+    client, server = (network.pod(name, network.topology.nodes[0]) for name in ("client", "server"))
+    network.prober.listen(server.netns, [(Protocol.TCP, 80), (Protocol.TCP, 81)])
+    _filter(network.topology.nodes[0].netns, "tcp dport 81 drop;")
+    denied, open_ = (Probe(client.netns, server.addresses[0], Protocol.TCP, port) for port in (81, 80))
+    began = time.monotonic()
+    assert network.prober.probe([denied]) == [Outcome.SILENT]
+    assert time.monotonic() - began >= TIMEOUT
+    assert network.prober.probe([denied], controls=[open_]) == [Outcome.SILENT]
+    assert network.prober.probe([], controls=[open_]) == []
 
 
 @pytest.mark.kernel

@@ -47,8 +47,7 @@ def command(case: str, dataplane: str) -> None:
 
 
 def _with_packets(script: Script, dataplane: str) -> list[list[bool]]:
-    from ringfence.lab.casebed import run_script
-    from ringfence.lab.lifecycle import require_namespaces
+    from ringfence.lab.casebed import require, run_script
 
-    require_namespaces()
+    require(dataplane)
     return run_script(script, dataplane)

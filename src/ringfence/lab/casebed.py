@@ -26,7 +26,7 @@ from ringfence.lab import fabric, icmperrors, prober
 from ringfence.lab.config import NetworkPlugin
 from ringfence.lab.prober_conversing import Conversation, Conversations, Opening, Passing
 from ringfence.lab.proxy import ServiceProxy
-from ringfence.lab.topology import PodPlan, Topology, plan_explicit, plan_external, plan_pod
+from ringfence.lab.topology import ExternalPlan, PodPlan, Topology, plan_explicit, plan_external, plan_pod
 from ringfence.model.addresses import Address, address_order
 from ringfence.model.cluster import Cluster
 from ringfence.model.policy import PolicySet
@@ -77,10 +77,11 @@ class Packets:
         self._objects = Objects()
         self._topology: Topology | None = None
         self._pods: dict[PodPlan, None] = {}
-        self._externals: dict[Address, str] = {}
+        self._externals: dict[Address, ExternalPlan] = {}
         self._nodes: dict[str, Dataplane] = {}
         self._proxies: list[ServiceProxy] = []
         self._translates = False
+        self._external_numbers = itertools.count()
         self._prober = prober.Prober()
         self._opener = Conversations(self._prober.answerers)
         self._open: dict[Connection, Conversation] = {}
@@ -95,6 +96,7 @@ class Packets:
             self._forget(pod.netns)
             fabric.remove_pod(topology, pod)
             del self._pods[pod]
+        self._yield_addresses(topology, {address for pod in wanted for address in pod.addresses})
         for pod in (new := [pod for pod in wanted if pod not in self._pods]):
             fabric.add_pod(topology, pod)
             self._pods[pod] = None
@@ -212,6 +214,13 @@ class Packets:
             self._open.pop(connection).close()
         self._prober.forget(name)
 
+    def _yield_addresses(self, topology: Topology, taken: set[Address]) -> None:
+        """Take hosts outside of the cluster away whose addresses now are pods'."""
+        for address in taken & self._externals.keys():
+            external = self._externals.pop(address)
+            self._forget(external.netns)
+            fabric.remove_external(topology, external)
+
     def _enforce(self, topology: Topology, cluster: Cluster, policies: PolicySet) -> None:
         for node in topology.nodes:
             with netns.enter(node.netns):
@@ -229,7 +238,7 @@ class Packets:
     def _homes(self, probes: Iterable[Probe]) -> dict[Address, str]:
         """Return the namespace that each address of probes is in; hosts outside of the cluster are made if needed."""
         assert self._topology is not None, "a script's first step has a cluster"
-        homes = dict(self._externals)
+        homes = {address: external.netns for address, external in self._externals.items()}
         homes |= {address: node.netns for node in self._topology.nodes for address in node.addresses}
         homes |= {address: pod.netns for pod in self._pods for address in pod.addresses}
         wanted = {
@@ -243,9 +252,9 @@ class Packets:
 
     def _add_external(self, address: Address) -> str:
         assert self._topology is not None, "a script's first step has a cluster"
-        plan = plan_external(self._topology, f"x{len(self._externals)}", [address])
+        plan = plan_external(self._topology, f"x{next(self._external_numbers)}", [address])
         fabric.add_external(self._topology, plan)
-        self._externals[address] = plan.netns
+        self._externals[address] = plan
         return plan.netns
 
 

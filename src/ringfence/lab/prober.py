@@ -10,6 +10,7 @@ of the same probes, and of ``controls``, ways that are expected to be open. A wa
 time for many times as long as the slowest answer took, while answers came to fresh questions and this thread was run
 when it was due. If not, patience is doubled and what was silent is asked again. Late answers to earlier questions count
 too. Where nothing at all answers there is nothing to go by, and silence must last for the whole ``timeout``.
+All this is for ways within one machine, which have no delay of their own: a link with one would need more patience.
 """
 
 from __future__ import annotations
