@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import get_args
 
@@ -28,7 +29,7 @@ def test_the_kernel_gives_the_expected_verdicts(path: Path, name: str) -> None:
     differences = run(case, Packets(name, settings=case.script.settings))
 
     assert differences == [], "\n".join(map(str, differences))
-    assert not netns.listing("rf-case")
+    assert not netns.listing(f"rf-case{os.getpid()}-")
 
 
 @pytest.mark.parametrize("name", sorted(ENGINES))

@@ -136,7 +136,7 @@ class Prober:
         self._askers.slowest = 0.0
         self.answerers.drain()
         self._start(batch, numbers)
-        lag = self._wait(numbers, patience)
+        lag = self._wait(batch, numbers, patience)
         # What should have answered and did not is as late as can be.
         missing = any(batch.outcome(number) is Outcome.SILENT for number in numbers if batch.is_fresh(number))
         late = missing or max(lag, self._askers.slowest) > _LATE * patience
@@ -157,13 +157,14 @@ class Prober:
                     if started % BACKLOG == 0:
                         self.answerers.drain()
 
-    def _wait(self, numbers: Sequence[int], patience: float) -> float:
+    def _wait(self, batch: _Batch, numbers: Sequence[int], patience: float) -> float:
         """Hear answers until all are there or the time is up; return this thread's own worst delay, in seconds."""
         worst = 0.0
         began = time.monotonic()
         repeated = False
-        waiting = set(numbers)
-        while waiting := waiting - self._askers.outcomes.keys():
+        waiting = numbers
+        # What could not even be sent is waited for too: it may be another moment's luck.
+        while waiting := [number for number in waiting if batch.outcome(number) is Outcome.SILENT]:
             before = time.monotonic()
             left = began + patience - before
             if left <= 0:

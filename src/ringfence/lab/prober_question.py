@@ -59,6 +59,7 @@ _OUTCOMES = {
     errno.ENETUNREACH: Outcome.UNREACHABLE,
     errno.EACCES: Outcome.UNREACHABLE,
     errno.ETIMEDOUT: Outcome.SILENT,
+    errno.ENOBUFS: Outcome.SILENT,  # lost before it left: a link that goes down, or a full queue
     errno.EPERM: Outcome.SILENT,  # dropped on its way out of this very namespace
     errno.EINVAL: Outcome.SILENT,  # what a blackhole route says to whoever is in its own namespace
 }
