@@ -263,7 +263,7 @@ def test_engines_without_packets_answer_what_packets_would(text: str, name: str,
 @pytest.mark.kernel
 @pytest.mark.parametrize("plugin", get_args(NetworkPlugin))
 @pytest.mark.parametrize("name", sorted(ENGINES))
-@pytest.mark.parametrize("text", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("text", [*CASES.values(), SETTINGS], ids=[*CASES, "settings"])
 def test_packets_decide_as_the_case_expects(text: str, name: str, plugin: NetworkPlugin, tmp_path: Path) -> None:
     """DNAT before policy, hairpin, masquerading node ports, open connections and ICMP errors, with real packets."""
     case = loaded(tmp_path, text)
