@@ -134,7 +134,7 @@ def test_notes_tell_what_was_made_up_and_who_is_a_node(tmp_path: Path, capsys: p
     reachability("-f", str(tmp_path))
     text = capsys.readouterr().out
 
-    assert "1 of 1 pods have no address in the files" in text
+    assert "1 of 1 pods have no known address" in text
     assert "pods with hostNetwork are their nodes, and no policy isolates them: shop/host" in text
 
 

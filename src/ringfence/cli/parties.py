@@ -65,8 +65,8 @@ def notes(objects: Iterable[Mapping[str, Any]], space: Space) -> list[str]:
     found = []
     if made_up and space.questions.has_blocks:
         found.append(
-            f"{len(made_up)} of {len(pods)} pods have no address in the files; ipBlock rules are judged for them on "
-            "made-up addresses of 198.18.0.0/15 and 2001:db8:198:18::/64"
+            f"{len(made_up)} of {len(pods)} pods have no known address; ipBlock rules are judged for them on "
+            "made-up ones of 198.18.0.0/15 and 2001:db8:198:18::/64"
         )
     host = sorted(str(each.key) for each in space.cluster.endpoints.values() if each.host_network)
     if host:
