@@ -17,21 +17,19 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from ringfence.agent.workshop import Workshop
 from ringfence.apis.core import (
     NamespaceObject,
     NodeObject,
     Pod,
-    build_cluster,
     decode_namespace,
     decode_node,
     decode_pod,
 )
-from ringfence.apis.networkpolicy import Lowered, lower, policy_set
-from ringfence.compiler.compile import compile_program
+from ringfence.apis.networkpolicy import Lowered, lower
 from ringfence.compiler.program import Program
 from ringfence.kube.changes import Change, Listed, Removed, Upserted
-from ringfence.model.cluster import Cluster
-from ringfence.model.policy import ObjectRef
+from ringfence.model.policy import ObjectRef, Policy
 from ringfence.model.settings import DEFAULTS, Settings
 
 
@@ -99,16 +97,17 @@ class State:
     """What a node's agent knows.
 
     ``objects`` has an entry for each kind that was listed: by key, pods by uid. ``unreadable`` are objects that could
-    not be decoded, by kind and key. ``cluster`` and ``program`` are what these objects mean (for the node), None until
-    every kind was listed: nothing may be written before.
+    not be decoded, by kind and key. ``program`` is what these objects mean for the node, None until every kind was
+    listed: nothing may be written before. ``workshop`` made it, when it was ``workshop_at``.
     """
 
     node: str
     objects: Mapping[Kind, Objects] = field(default_factory=dict)
     unreadable: Mapping[tuple[Kind, str], str] = field(default_factory=dict)
-    cluster: Cluster | None = None
     program: Program | None = None
     settings: Settings = DEFAULTS
+    workshop: Workshop | None = field(default=None, compare=False, repr=False)
+    workshop_at: int = field(default=0, compare=False, repr=False)
 
     @property
     def complete(self) -> bool:
@@ -152,8 +151,7 @@ def reconcile(state: State, events: Sequence[Event]) -> Step:
     if not after.complete:
         return Step(after, None, ())
     if after.program is None:
-        cluster = after.cluster or _cluster(after)
-        after = replace(after, cluster=cluster, program=_compile(after, cluster))
+        after = _made(after, draft)
     return Step(after, after.program, _problems(after))
 
 
@@ -196,6 +194,7 @@ class _Draft:
     def __init__(self, state: State) -> None:
         self._state = state
         self._changed: dict[Kind, dict[str, Any]] = {}
+        self._touched: dict[Kind, set[str]] = {}  # of kinds that were not listed anew
         self._unreadable = dict(state.unreadable)
 
     def take(self, event: Event) -> None:
@@ -210,11 +209,11 @@ class _Draft:
                 self._unreadable.pop((kind, key), None)
                 identity = _identity(key, told)
                 if self._known(kind).get(identity) != told:
-                    self._writable(kind)[identity] = told
+                    self._writable(kind, identity)[identity] = told
             case Removed(key, told):
                 self._unreadable.pop((kind, key), None)
                 for identity in self._meant(kind, key, told):
-                    del self._writable(kind)[identity]
+                    del self._writable(kind, identity)[identity]
 
     def done(self) -> State:
         """Return the state written; what it meant is gone where objects changed."""
@@ -224,9 +223,21 @@ class _Draft:
             self._state,
             objects={**self._state.objects, **self._changed},
             unreadable=self._unreadable,
-            cluster=self._state.cluster if self._changed.keys() == {Kind.POLICIES} else None,
             program=None,
         )
+
+    def changes(self, kind: Kind) -> dict[str, tuple[Any, Any]]:
+        """Return what has changed of a kind: by identity, what was known before and what is known now."""
+        if kind not in self._changed:
+            return {}
+        old, new = self._state.objects.get(kind, {}), self._changed[kind]
+        identities = self._touched[kind] if kind in self._touched else old.keys() | new.keys()
+        pairs = ((identity, old.get(identity), new.get(identity)) for identity in identities)
+        return {identity: (before, after) for identity, before, after in pairs if before is not after}
+
+    def moves_ground(self, node: str) -> bool:
+        """Tell whether anything has changed that everything else stands on: namespaces, or the node itself."""
+        return bool(self.changes(Kind.NAMESPACES)) or node in self.changes(Kind.NODES)
 
     def _replace(self, kind: Kind, items: Mapping[str, Told]) -> None:
         known = self._known(kind)
@@ -237,9 +248,12 @@ class _Draft:
                 self._unreadable[kind, key] = told.complaint
                 listed |= {identity: known[identity] for identity in self._meant(kind, key, told)}
             else:
-                listed[_identity(key, told)] = told
+                identity = _identity(key, told)
+                before = known.get(identity)
+                listed[identity] = before if before == told else told
         if kind not in self._state.objects or listed != known:
             self._changed[kind] = listed
+            self._touched.pop(kind, None)
 
     def _meant(self, kind: Kind, key: str, told: Told) -> list[str]:
         """Return which known objects an object is: not another one that took over its name."""
@@ -252,9 +266,12 @@ class _Draft:
     def _known(self, kind: Kind) -> Objects:
         return self._changed[kind] if kind in self._changed else self._state.objects.get(kind, {})
 
-    def _writable(self, kind: Kind) -> dict[str, Any]:
+    def _writable(self, kind: Kind, identity: str) -> dict[str, Any]:
         if kind not in self._changed:
             self._changed[kind] = dict(self._state.objects.get(kind, {}))
+            self._touched[kind] = set()
+        if kind in self._touched:
+            self._touched[kind].add(identity)
         return self._changed[kind]
 
 
@@ -270,17 +287,32 @@ def _key(identity: str, obj: Known) -> str:
     return f"{obj.metadata.namespace}/{obj.metadata.name}" if isinstance(obj, Pod) else identity
 
 
-def _cluster(state: State) -> Cluster:
-    return build_cluster(
-        state.objects[Kind.NAMESPACES].values(),
-        state.objects[Kind.NODES].values(),
-        state.objects[Kind.PODS].values(),
-    )
+def _made(state: State, draft: _Draft) -> State:
+    """Return a state with its program: changed from the last one if only pods and policies have changed since."""
+    workshop = state.workshop
+    if workshop is None or workshop.at != state.workshop_at or workshop.worn or draft.moves_ground(state.node):
+        workshop = _workshop(state)
+    else:
+        pods = {identity: now for identity, (_, now) in draft.changes(Kind.PODS).items()}
+        policies = [(_lowered(old), _lowered(new)) for old, new in draft.changes(Kind.POLICIES).values()]
+        workshop.change(pods, policies)
+    return replace(state, program=workshop.program, workshop=workshop, workshop_at=workshop.at)
 
 
-def _compile(state: State, cluster: Cluster) -> Program:
+def _lowered(stored: StoredPolicy | None) -> Policy | None:
+    return None if stored is None else stored.lowered.policy
+
+
+def _workshop(state: State) -> Workshop:
     policies: Iterable[StoredPolicy] = state.objects[Kind.POLICIES].values()
-    return compile_program(cluster, policy_set(each.lowered.policy for each in policies), state.node, state.settings)
+    return Workshop(
+        state.node,
+        state.settings,
+        namespaces=state.objects[Kind.NAMESPACES].values(),
+        nodes=state.objects[Kind.NODES],
+        pods=state.objects[Kind.PODS],
+        policies=[each.lowered.policy for each in policies],
+    )
 
 
 def _problems(state: State) -> tuple[Problem, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -174,14 +174,13 @@ def build_cluster(namespaces: Iterable[NamespaceObject], nodes: Iterable[NodeObj
     Completed pods and pods without an address do not count (SEMANTICS 26, 28). Of several pods with one name, and of
     several with one address, the one that was created last counts (SEMANTICS 29).
     """
-    counting = [pod for pod in pods if pod.status.phase not in _FINISHED and _pod_addresses(pod)]
-    counting.sort(key=_age)
+    counting = sorted(filter(counts, pods), key=age)
     newest = {PodKey(pod.metadata.namespace, pod.metadata.name): pod for pod in counting}
     return Cluster(
-        (_namespace(each) for each in namespaces),
-        (_node(each) for each in nodes),
+        (namespace_of(each) for each in namespaces),
+        (node_of(each) for each in nodes),
         # A name's newest pod stands where it was created, not where the name was first seen.
-        (_endpoint(pod) for pod in sorted(newest.values(), key=_age)),
+        (endpoint(pod) for pod in sorted(newest.values(), key=age)),
     )
 
 
@@ -203,19 +202,30 @@ def with_invented_addresses(pods: Sequence[Pod]) -> list[Pod]:
     ]
 
 
-def _age(pod: Pod) -> tuple[str, str, str, str]:
+Age: TypeAlias = tuple[str, str, str, str]
+
+
+def counts(pod: Pod) -> bool:
+    """Tell whether a pod counts: it has not completed, and has an address (SEMANTICS 26, 28)."""
+    return pod.status.phase not in _FINISHED and bool(_pod_addresses(pod))
+
+
+def age(pod: Pod) -> Age:
+    """Return what sorts pods by creation, the newest last."""
     # Timestamps are RFC 3339 in UTC with whole seconds, so they sort as text; the uid decides within a second.
     meta = pod.metadata
     return meta.creationTimestamp or "", meta.uid, meta.namespace, meta.name
 
 
-def _namespace(each: NamespaceObject) -> Namespace:
+def namespace_of(each: NamespaceObject) -> Namespace:
+    """Return a namespace as policies see it."""
     name = each.metadata.name
     # "The control plane sets an immutable label kubernetes.io/metadata.name on all namespaces" (SEMANTICS 13).
     return Namespace(name, Labels({**(each.metadata.labels or {}), NAME_LABEL: name}))
 
 
-def _node(each: NodeObject) -> Node:
+def node_of(each: NodeObject) -> Node:
+    """Return a node as policies see it."""
     texts = [entry.address for entry in each.status.addresses or ()]
     pod_cidrs = each.spec.podCIDRs or ([each.spec.podCIDR] if each.spec.podCIDR else [])
     return Node(
@@ -226,7 +236,8 @@ def _node(each: NodeObject) -> Node:
     )
 
 
-def _endpoint(pod: Pod) -> Endpoint:
+def endpoint(pod: Pod) -> Endpoint:
+    """Return a pod as policies see it, with every address that it says it has."""
     meta = pod.metadata
     return Endpoint(
         PodKey(meta.namespace, meta.name),

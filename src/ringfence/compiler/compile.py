@@ -12,9 +12,9 @@ rules. Whatever needs more (several tiers in use, a default or an action that pa
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ringfence.compiler.compile_index import PodIndex, PolicyIndex
+from ringfence.compiler.compile_index import Place, PodIndex, PolicyIndex
 from ringfence.compiler.compile_peers import PeerSets, PortName, digest
 from ringfence.compiler.program import (
     CompiledRule,
@@ -40,11 +40,51 @@ _Numbers = tuple[tuple[int, ...], ...]
 
 def compile_program(cluster: Cluster, policies: PolicySet, node: str, settings: Settings = DEFAULTS) -> Program:
     """Return what a node must enforce for its pods; raises ``Unsupported`` for policies that no program can hold."""
-    _refuse_unsupported(policies)
-    return _Compilation(cluster, policies.policies(), node, settings).program()
+    refuse_unsupported(policies)
+    pods = PodIndex(cluster.namespaces, (placed(cluster, endpoint) for endpoint in cluster.endpoints.values()))
+    compiling = Compiling(pods, places(policies))
+    endpoints = [
+        entry
+        for endpoint in cluster.endpoints.values()
+        if is_local(endpoint, node)
+        for entry in compiling.entries(placed(cluster, endpoint))
+    ]
+    known = cluster.nodes.get(node)
+    return Program(
+        node=node,
+        node_addresses=known.addresses if known else frozenset(),
+        endpoints=sorted_entries(endpoints),
+        rulesets=tuple(compiling.rulesets[ruleset_id] for ruleset_id in sorted(compiling.rulesets)),
+        peer_sets=compiling.peer_sets.made(),
+        settings=settings,
+    )
 
 
-def _refuse_unsupported(policies: PolicySet) -> None:
+def placed(cluster: Cluster, endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint with those of its addresses that nobody newer holds (SEMANTICS 29)."""
+    own = cluster.addresses_of(endpoint)
+    return endpoint if own == endpoint.addresses else replace(endpoint, addresses=own)
+
+
+def is_local(endpoint: Endpoint, node: str) -> bool:
+    """Tell whether a node protects an endpoint: it runs there, on the pod network (SEMANTICS 25)."""
+    return endpoint.node == node and not endpoint.host_network
+
+
+def sorted_entries(entries: Iterable[EndpointEntry]) -> tuple[EndpointEntry, ...]:
+    """Return entries as a program has them."""
+    return tuple(sorted(entries, key=lambda entry: address_order(entry.address)))
+
+
+def places(policies: PolicySet) -> Iterator[tuple[Place, Policy]]:
+    """Return policies with the places at which they are asked."""
+    for tier in policies.tiers:
+        for policy in tier.policies:
+            yield (tier.order, tier.name, policy.order, policy.ref), policy
+
+
+def refuse_unsupported(policies: PolicySet) -> None:
+    """Raise ``Unsupported`` with all that no program can hold."""
     used = [tier for tier in policies.tiers if tier.policies]
     refusals = []
     if len(used) > 1:
@@ -68,47 +108,32 @@ class _Part:
     written: tuple[tuple[object, ...], ...]
 
 
-class _Compilation:
-    """One run: what is shared while the program of one node is put together."""
+class Compiling:
+    """What pods and policies are compiled with, and what has been compiled so far; shared by all pods of one node."""
 
-    def __init__(self, cluster: Cluster, policies: Iterable[Policy], node: str, settings: Settings) -> None:
-        self._cluster = cluster
-        self._node = node
-        self._settings = settings
-        self._pods = pods = PodIndex(cluster)
-        self._policies = PolicyIndex(policies, pods)
-        self._peer_sets = PeerSets(pods)
-        self._rulesets: dict[RulesetId, Ruleset] = {}
+    def __init__(self, pods: PodIndex, policies: Iterable[tuple[Place, Policy]]) -> None:
+        self.pods = pods
+        self.policies = PolicyIndex(policies, pods)
+        self.peer_sets = PeerSets(pods)
+        self.rulesets: dict[RulesetId, Ruleset] = {}
         # Keyed by the identity of policies and rules, which the policy set keeps alive: hashing them costs too much.
         self._names: dict[tuple[int, ...], _Names] = {}
         self._made: dict[tuple[Direction, tuple[int, ...], _Numbers], RulesetId] = {}
         self._parts: dict[tuple[Direction, int, _Numbers], _Part] = {}
 
-    def program(self) -> Program:
-        endpoints = [
-            entry
-            for endpoint in self._cluster.endpoints.values()
-            if endpoint.node == self._node and not endpoint.host_network
-            for entry in self._entries(endpoint)
-        ]
-        node = self._cluster.nodes.get(self._node)
-        return Program(
-            node=self._node,
-            node_addresses=node.addresses if node else frozenset(),
-            endpoints=tuple(sorted(endpoints, key=lambda entry: address_order(entry.address))),
-            rulesets=tuple(self._rulesets[ruleset_id] for ruleset_id in sorted(self._rulesets)),
-            peer_sets=self._peer_sets.made(),
-            settings=self._settings,
-        )
+    def forget_port_numbers(self) -> None:
+        """Compile anew what depends on the numbers that port names have in the cluster."""
+        self._made.clear()
+        self._parts.clear()
 
-    def _entries(self, endpoint: Endpoint) -> Iterator[EndpointEntry]:
-        addresses = self._cluster.addresses_of(endpoint)
-        if not addresses:
+    def entries(self, endpoint: Endpoint) -> Iterator[EndpointEntry]:
+        """Return what a local pod's addresses need; each address must be the pod's own."""
+        if not endpoint.addresses:
             return
-        selecting = self._policies.selecting(endpoint)
+        selecting = self.policies.selecting(endpoint)
         ingress = self._ruleset(Direction.INGRESS, selecting, endpoint)
         egress = self._ruleset(Direction.EGRESS, selecting, endpoint)
-        for address in addresses:
+        for address in endpoint.addresses:
             yield EndpointEntry(address, endpoint.key, endpoint.uid, ingress, egress)
 
     def _ruleset(self, direction: Direction, selecting: tuple[Policy, ...], endpoint: Endpoint) -> RulesetId | None:
@@ -122,8 +147,9 @@ class _Compilation:
             rules = (rule for policy in isolating for rule in policy.rules(direction) or ())
             parts = [self._rule(direction, rule, endpoint) for rule in rules]
             ruleset_id = RulesetId(digest((direction.value, *(line for part in parts for line in part.written))))
-            compiled = tuple(rule for part in parts for rule in part.rules)
-            self._rulesets[ruleset_id] = Ruleset(ruleset_id, direction, compiled)
+            if ruleset_id not in self.rulesets:
+                compiled = tuple(rule for part in parts for rule in part.rules)
+                self.rulesets[ruleset_id] = Ruleset(ruleset_id, direction, compiled)
             self._made[key] = ruleset_id
         return self._made[key]
 
@@ -165,15 +191,15 @@ class _Compilation:
             yield CompiledRule(rule.action, self._peers(rule.peers), numeric, rule.origin)
         for port in self._port_numbers(rule.traffic):
             span = PortSpan(port.protocol, PortRange(port.number, port.number))
-            yield CompiledRule(rule.action, self._peer_sets.with_port(rule.peers, port), (span,), rule.origin)
+            yield CompiledRule(rule.action, self.peer_sets.with_port(rule.peers, port), (span,), rule.origin)
 
     def _port_numbers(self, traffic: Ports) -> Iterator[PortName]:
         for name, protocol in _sorted_names(_port_names(traffic)):
-            for number in self._pods.port_numbers(name, protocol):
+            for number in self.pods.port_numbers(name, protocol):
                 yield PortName(name, protocol, number)
 
     def _peers(self, peers: AnyPeer | Peers) -> AnyPeer | PeerSetId:
-        return peers if isinstance(peers, AnyPeer) else self._peer_sets.plain(peers)
+        return peers if isinstance(peers, AnyPeer) else self.peer_sets.plain(peers)
 
 
 def spans(given: Iterable[PortSpan]) -> tuple[PortSpan, ...]:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import operator
+from collections import defaultdict
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
-from ringfence.compiler.compile_index import PodIndex
+from ringfence.compiler.compile_index import PodChange, PodIndex, PortKey
 from ringfence.compiler.program import PeerSet, PeerSetId
-from ringfence.model.addresses import Address, Network, network_order
+from ringfence.model.addresses import Address, Network
 from ringfence.model.labels import Selector
 from ringfence.model.policy import AnyPeer, BlockPeer, InNamespace, Peers, PodPeer
 from ringfence.model.ports import Protocol
@@ -49,23 +51,21 @@ class PeerSets:
         self._pods = pods
         self._sets: dict[PeerSetId, PeerSet] = {}
         self._plain_ids: dict[int, PeerSetId] = {}
+        self._recipes: dict[PeerSetId, tuple[AnyPeer | Peers, PortName | None]] = {}
+        self._by_peer: dict[PodPeer, set[PeerSetId]] = defaultdict(set)
+        self._by_port: dict[PortKey, set[PeerSetId]] = defaultdict(set)
+
+    def __getitem__(self, set_id: PeerSetId) -> PeerSet:
+        return self._sets[set_id]
 
     def plain(self, peers: Peers) -> PeerSetId:
         """Return the set of the addresses that peers cover."""
         # By the identity of the peers, which the policies keep alive: hashing them costs as much as writing them.
         known = self._plain_ids.get(id(peers))
-        if known is not None:
-            return known
-        set_id = self._plain_ids[id(peers)] = PeerSetId(digest(("peers", _write_all(peers))))
-        if set_id not in self._sets:
-            members = _members(peers)
-            addresses: frozenset[Address] = frozenset().union(
-                *(self._pods.matching(member) for member in members if isinstance(member, PodPeer))
-            )
-            networks = collapse(n for m in members if isinstance(m, BlockPeer) for n in m.block.networks())
-            selects = any(isinstance(member, PodPeer) for member in members)
-            self._sets[set_id] = PeerSet(set_id, " or ".join(map(str, members)), addresses, networks, selects)
-        return set_id
+        if known is None:
+            known = self._plain_ids[id(peers)] = PeerSetId(digest(("peers", _write_all(peers))))
+            self._ask(known, peers, None)
+        return known
 
     def with_port(self, peers: AnyPeer | Peers, port: PortName) -> PeerSetId:
         """Return the set of the pod addresses that peers cover and on which a port name has a number.
@@ -75,20 +75,52 @@ class PeerSets:
         """
         written = None if isinstance(peers, AnyPeer) else _write_all(peers)
         set_id = PeerSetId(digest(("peers with port", written, port.name, port.protocol.value, port.number)))
-        if set_id not in self._sets:
-            having = self._pods.having_port(port.name, port.protocol, port.number)
-            if isinstance(peers, AnyPeer):
-                self._sets[set_id] = PeerSet(set_id, str(port), frozenset(having), ())
-            else:
-                members = _members(peers)
-                text = f"({' or '.join(map(str, members))}) and {port}"
-                addresses = frozenset().union(*(self._covered(member, having) for member in members))
-                self._sets[set_id] = PeerSet(set_id, text, addresses, ())
+        self._ask(set_id, peers, port)
         return set_id
 
     def made(self) -> tuple[PeerSet, ...]:
         """Return every set that was asked for, sorted by id."""
         return tuple(self._sets[set_id] for set_id in sorted(self._sets))
+
+    def refresh(self, change: PodChange) -> bool:
+        """Make the sets anew whose pods have changed, and no others; tell whether there were any."""
+        asked = [self._by_peer.get(peer, set()) for peer in change.peers]
+        asked += [self._by_port.get(port, set()) for port in change.ports]
+        changed = False
+        for set_id in set().union(*asked):
+            old = self._sets[set_id]
+            addresses = self._addresses(*self._recipes[set_id])
+            if addresses != old.addresses:
+                self._sets[set_id] = replace(old, addresses=addresses)
+                changed = True
+        return changed
+
+    def _ask(self, set_id: PeerSetId, peers: AnyPeer | Peers, port: PortName | None) -> None:
+        if set_id in self._sets:
+            return
+        members = () if isinstance(peers, AnyPeer) else _members(peers)
+        self._recipes[set_id] = peers, port
+        for member in members:
+            if isinstance(member, PodPeer):
+                self._by_peer[member].add(set_id)
+        if port is not None:
+            self._by_port[port.name, port.protocol].add(set_id)
+        text = " or ".join(map(str, members))
+        if port is not None:
+            text = f"({text}) and {port}" if members else str(port)
+        networks = () if port is not None else collapse(n for m in members for n in _networks(m))
+        selects = port is not None or any(isinstance(member, PodPeer) for member in members)
+        self._sets[set_id] = PeerSet(set_id, text, self._addresses(peers, port), networks, selects)
+
+    def _addresses(self, peers: AnyPeer | Peers, port: PortName | None) -> frozenset[Address]:
+        if port is None:
+            assert not isinstance(peers, AnyPeer)
+            found = [self._pods.matching(member) for member in peers.members if isinstance(member, PodPeer)]
+            return found[0] if len(found) == 1 else frozenset().union(*found)
+        having = self._pods.having_port(port.name, port.protocol, port.number)
+        if isinstance(peers, AnyPeer):
+            return frozenset(having)
+        return frozenset().union(*(self._covered(member, having) for member in peers.members))
 
     def _covered(self, member: PodPeer | BlockPeer, having: AbstractSet[Address]) -> AbstractSet[Address]:
         match member:
@@ -100,14 +132,34 @@ class PeerSets:
                 assert_never(member)
 
 
+def _networks(member: PodPeer | BlockPeer) -> tuple[Network, ...]:
+    return member.block.networks() if isinstance(member, BlockPeer) else ()
+
+
 def collapse(networks: Iterable[Network]) -> tuple[Network, ...]:
     """Return disjoint networks that cover the same addresses, as few as possible, sorted."""
-    given = list(networks)
-    merged: list[Network] = [
-        *ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv4Network)),
-        *ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv6Network)),
-    ]
-    return tuple(sorted(merged, key=network_order))
+    runs: list[list[tuple[int, int, int, Network]]] = []  # version, first, last: each run without a gap
+    for part in sorted(map(_spread, networks), key=operator.itemgetter(0, 1)):
+        run = runs[-1] if runs else None
+        if run is not None and part[0] == run[0][0] and part[1] <= run[0][2] + 1:
+            first = run[0]
+            run[0] = (*first[:2], max(first[2], part[2]), first[3])
+            run.append(part)
+        else:
+            runs.append([part])
+    # What stands alone is kept as it is: making networks of numbers costs the most.
+    return tuple(n for run in runs for n in ((run[0][3],) if len(run) == 1 else _summarized(*run[0][:3])))
+
+
+def _spread(network: Network) -> tuple[int, int, int, Network]:
+    first = int(network.network_address)
+    return network.version, first, first + (1 << (network.max_prefixlen - network.prefixlen)) - 1, network
+
+
+def _summarized(version: int, first: int, last: int) -> Iterable[Network]:
+    if version == 4:
+        return ipaddress.summarize_address_range(ipaddress.IPv4Address(first), ipaddress.IPv4Address(last))
+    return ipaddress.summarize_address_range(ipaddress.IPv6Address(first), ipaddress.IPv6Address(last))
 
 
 def _members(peers: Peers) -> tuple[PodPeer | BlockPeer, ...]:

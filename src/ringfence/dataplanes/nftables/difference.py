@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ringfence.dataplanes.nftables.elements import Element, merged_spans, spans_of
-from ringfence.dataplanes.nftables.layout import Set, Table, VerdictMap, live
+from ringfence.dataplanes.nftables.layout import Key, Set, Table, VerdictMap, live
 
 DISPATCH, ISOLATED, SELF = "dispatch-", "isolated-", "self"
 
@@ -62,17 +62,17 @@ class Difference:
     idle: tuple[Reset, ...]
 
 
-def difference(there: Table, wanted: Table) -> Difference:
-    """Return how the objects that both tables have differ."""
+def difference(there: Table, wanted: Table, *, tidy: bool) -> Difference:
+    """Return how the objects that both tables have differ. ``tidy``: packets meet all that is there."""
     resets = list(_resets(there, wanted))
-    asked = live(there) if resets else frozenset()
+    idle = frozenset[Key]() if tidy or not resets else there.objects().keys() - live(there)
     peers = [reset for reset in resets if not reset.set.name.startswith((ISOLATED, SELF))]
     return Difference(
         moved=tuple(_moved(there, wanted)),
         isolated=tuple(r for r in resets if r.set.name.startswith(ISOLATED)),
         selves=tuple(r for r in resets if r.set.name.startswith(SELF)),
-        peers=tuple(r for r in peers if ("set", r.set.name) in asked),
-        idle=tuple(r for r in peers if ("set", r.set.name) not in asked),
+        peers=tuple(r for r in peers if ("set", r.set.name) not in idle),
+        idle=tuple(r for r in peers if ("set", r.set.name) in idle),
     )
 
 

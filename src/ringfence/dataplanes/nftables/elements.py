@@ -17,6 +17,7 @@ A text is an element that somebody else put there and that is none of these. Pur
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple, TypeAlias
 
 from ringfence.dataplanes.nftables import spelling
@@ -68,11 +69,9 @@ def spans_of(elements: Iterable[Element]) -> list[Span]:
     return [element for element in elements if isinstance(element, Span)]
 
 
-def covered(elements: frozenset[Element], among: Iterable[Address]) -> set[Address]:
+def covered(elements: frozenset[Element], among: frozenset[Address]) -> AbstractSet[Address]:
     """Return the addresses among some that elements of an address set cover."""
     spans = spans_of(elements)
-    return {
-        address
-        for address in among
-        if address in elements or any(first <= int(address) <= last for first, last in spans)
-    }
+    if not spans:
+        return among & elements
+    return {address for address in among if any(first <= int(address) <= last for first, last in spans)}

@@ -27,17 +27,14 @@ def entanglement(there: Table, wanted: Table, change: Difference) -> frozenset[s
     """Return the names of sets that may not change in place; none where everything may."""
     if not change.peers:
         return frozenset()
-    objects = {**there.objects(), **wanted.objects()}
     resets = {("set", reset.set.name): reset for reset in change.peers}
-    pods = _pods(there) & _pods(wanted)
-    return frozenset(
-        name
-        for _, name in (
-            *_under_other_rules(change, resets, objects, pods),
-            *_across_halves(resets, objects, pods),
-            *_dropping(resets, objects),
-        )
-    )
+    found = set(_dropping(resets, (*there.chains.values(), *wanted.chains.values())))
+    mixed = any(reset.plus for reset in change.peers) and any(reset.minus for reset in change.peers)
+    if change.moved or mixed:
+        objects = {**there.objects(), **wanted.objects()}
+        pods = _pods(there) & _pods(wanted)
+        found |= {*_under_other_rules(change, resets, objects, pods), *_across_halves(resets, objects, pods)}
+    return frozenset(name for _, name in found)
 
 
 def _pods(table: Table) -> frozenset[Address]:
@@ -85,9 +82,5 @@ def _across_halves(
                     yield from (key, its_key)
 
 
-def _dropping(resets: Mapping[Key, Reset], objects: Mapping[Key, Object]) -> Iterable[Key]:
-    for value in objects.values():
-        if isinstance(value, Chain):
-            for rule in value.rules:
-                if "drop" in rule.text.split() and "@" in rule.text:
-                    yield from (key for key in Chain("", (rule,)).refers_to if key in resets)
+def _dropping(resets: Mapping[Key, Reset], chains: Iterable[Chain]) -> Iterable[Key]:
+    return (key for chain in chains for key in chain.drops_by if key in resets)

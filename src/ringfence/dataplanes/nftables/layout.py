@@ -72,17 +72,25 @@ class Hook:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A chain and its rules in order; a base chain has a hook."""
+    """A chain and its rules in order; a base chain has a hook.
+
+    ``refers_to`` is all that the rules name, ``drops_by`` what those name that drop.
+    """
 
     name: str
     rules: tuple[Rule, ...]
     hook: Hook | None = None
     refers_to: tuple[Key, ...] = field(init=False, compare=False, repr=False)
+    drops_by: tuple[Key, ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        found = (_REFERENCE.findall(rule.text) for rule in self.rules)
-        keys = dict.fromkeys(("set" if mark == "@" else "chain", name) for each in found for mark, name in each)
-        object.__setattr__(self, "refers_to", tuple(keys))
+        object.__setattr__(self, "refers_to", _keys(self.rules))
+        object.__setattr__(self, "drops_by", _keys(rule for rule in self.rules if rule.text.endswith("drop")))
+
+
+def _keys(rules: Iterable[Rule]) -> tuple[Key, ...]:
+    found = (_REFERENCE.findall(rule.text) for rule in rules)
+    return tuple(dict.fromkeys(("set" if mark == "@" else "chain", name) for each in found for mark, name in each))
 
 
 _REFERENCE = re.compile(r"(@|jump |goto )([A-Za-z][\w.\-]*)")

@@ -104,6 +104,8 @@ class BlockSet:
 
 Wanted: TypeAlias = PodSet | BlockSet
 Members: TypeAlias = frozenset[Element]
+Made: TypeAlias = tuple[tuple[PeerSet, ...], Members]
+"""A set's members, and the peer sets that they are of."""
 
 
 class PeerBook:
@@ -112,8 +114,8 @@ class PeerBook:
     What was made of the same objects (by identity: a compiler keeps what did not change) is not made again.
     """
 
-    def __init__(self, peer_sets: Iterable[PeerSet], known: Mapping[str, tuple[tuple[object, ...], Members]]) -> None:
-        self.made: dict[str, tuple[tuple[object, ...], Members]] = {}
+    def __init__(self, peer_sets: Iterable[PeerSet], known: Mapping[str, Made]) -> None:
+        self.made: dict[str, Made] = {}
         self._peer_sets = {peer_set.id: peer_set for peer_set in peer_sets}
         self._known = known
         self._spans: dict[tuple[PeerSetId, int], tuple[tuple[int, int], ...]] = {}
@@ -142,11 +144,10 @@ class PeerBook:
         sources = tuple(self._peer_sets[peers] for peers in ids)
         found = self._known.get(wanted.name)
         if found is None or len(found[0]) != len(sources) or not all(map(operator.is_, found[0], sources)):
-            members: Members
-            if isinstance(wanted, PodSet):
-                members = _of_version(family.version, [peer_set.addresses for peer_set in sources])
-            else:
+            if isinstance(wanted, BlockSet):
                 members = merged_spans(span for peers in ids for span in self._blocks(peers, family))
+            else:
+                members = _pods(sources, family, found)
             found = sources, members
         self.made[wanted.name] = found
         return found[1]
@@ -159,8 +160,22 @@ class PeerBook:
         return self._spans[key]
 
 
-def _of_version(version: int, parts: Iterable[frozenset[Address]]) -> Members:
-    return frozenset(address for part in parts for address in part if address.version == version)
+def _pods(sources: tuple[PeerSet, ...], family: Family, known: Made | None) -> Members:
+    """Return the addresses of a family in any of some peer sets: from what they were before, if that is known."""
+    if known is None or len(known[0]) != len(sources):
+        return frozenset(_of_version(family, *(each.addresses for each in sources)))
+    before, members = known
+    come: set[Address] = set()
+    gone: set[Address] = set()
+    for old, new in zip(before, sources, strict=True):
+        if old is not new:
+            come |= _of_version(family, new.addresses - old.addresses)
+            gone |= _of_version(family, old.addresses - new.addresses)
+    return (members - {address for address in gone if not any(address in s.addresses for s in sources)}) | come
+
+
+def _of_version(family: Family, *parts: Iterable[Address]) -> set[Address]:
+    return {address for part in parts for address in part if address.version == family.version}
 
 
 def _ends(network: Network) -> tuple[int, int]:

@@ -52,7 +52,7 @@ def make_plan(observed: Observed, wanted: Table, names: Names) -> Plan | Obstacl
     if not _same_hooks(observed.table, wanted):
         stale = tuple(sorted(_different(observed.table, wanted)))
         return Obstacle(stale=stale) if stale else _transactions(observed, wanted, Steps())
-    change = difference(observed.table, wanted)
+    change = difference(observed.table, wanted, tidy=observed.known)
     tangled = entanglement(observed.table, wanted, change)
     if tangled:
         return Obstacle(stale=tuple(sorted({*tangled, *_control(wanted)})))

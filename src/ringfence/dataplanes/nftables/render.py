@@ -20,12 +20,12 @@ import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ringfence.compiler.program import Program, RulesetId
+from ringfence.compiler.program import EndpointEntry, Program, RulesetId
 from ringfence.dataplanes.nftables.difference import DISPATCH, ISOLATED, SELF
 from ringfence.dataplanes.nftables.elements import Element, Pair
-from ringfence.dataplanes.nftables.layout import Hook, Names, Rule, Table, TableBuilder
+from ringfence.dataplanes.nftables.layout import Hook, Names, Object, Rule, Table, TableBuilder
 from ringfence.dataplanes.nftables.longlists import Parts, is_long, sort_long
-from ringfence.dataplanes.nftables.peers import FAMILIES, Family, Members, PeerBook
+from ringfence.dataplanes.nftables.peers import FAMILIES, Family, Made, PeerBook
 from ringfence.dataplanes.nftables.rulesets import Written, write
 from ringfence.errors import Unsupported
 from ringfence.model.addresses import Address
@@ -57,7 +57,8 @@ class Memory:
 
     names: Names = field(default_factory=Names)
     rulesets: Mapping[tuple[RulesetId, int], Written] = field(default_factory=dict)
-    members: Mapping[str, tuple[tuple[object, ...], Members]] = field(default_factory=dict)
+    members: Mapping[str, Made] = field(default_factory=dict)
+    dispatch: _Dispatched | None = None
     long: tuple[RulesetId, ...] = ()
     parts: Mapping[RulesetId, Parts] = field(default_factory=dict)
 
@@ -76,7 +77,9 @@ def render(program: Program, names: Names | None = None, memory: Memory | None =
     if refusals:
         raise Unsupported("nftables", refusals)
     build = TableBuilder(names or Names())
-    dispatch = _make_dispatch(program, build, _write_rulesets(program, build, memory or Memory()))
+    memory = memory or Memory()
+    chains = _write_rulesets(program, build, memory)
+    dispatch = _make_dispatch(program, build, chains, memory)
     build.base(FORWARD, _forward(dispatch, build, program.settings))
     build.base(INPUT, _own_node(INPUT, "saddr", dispatch, build, program.settings))
     build.base(OUTPUT, _own_node(OUTPUT, "daddr", dispatch, build, program.settings))
@@ -114,7 +117,36 @@ class _Dispatch:
     selves: Mapping[Family, str]
 
 
-def _make_dispatch(program: Program, build: TableBuilder, chains: Mapping[tuple[RulesetId, int], str]) -> _Dispatch:
+@dataclass(frozen=True, slots=True)
+class _Dispatched:
+    """A dispatch as it was made before, and of what."""
+
+    endpoints: tuple[EndpointEntry, ...]
+    chains: Mapping[tuple[RulesetId, int], str]
+    names: Names
+    objects: tuple[Object, ...]
+    dispatch: _Dispatch
+
+
+def _make_dispatch(
+    program: Program, build: TableBuilder, chains: Mapping[tuple[RulesetId, int], str], memory: Memory
+) -> _Dispatch:
+    known = memory.dispatch
+    if (
+        known is None
+        or known.endpoints is not program.endpoints
+        or known.chains != chains
+        or known.names != build.names
+    ):
+        apart = TableBuilder(build.names)
+        dispatch = _write_dispatch(program, apart, chains)
+        objects = tuple(apart.table().objects().values())
+        known = memory.dispatch = _Dispatched(program.endpoints, chains, build.names, objects, dispatch)
+    build.include(known.objects)
+    return known.dispatch
+
+
+def _write_dispatch(program: Program, build: TableBuilder, chains: Mapping[tuple[RulesetId, int], str]) -> _Dispatch:
     isolated, verdicts = {}, {}
     for direction, family in itertools.product(Direction, FAMILIES):
         jumps: dict[Element, str] = {

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program changed event by event equals one that is compiled from everything there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ringfence.agent.reconcile import Event, Kind, State, decode, reconcile
+from ringfence.apis.core import build_cluster
+from ringfence.apis.networkpolicy import policy_set
+from ringfence.compiler import incremental
+from ringfence.compiler.compile import compile_program
+from ringfence.kube.changes import Listed, Removed, Upserted
+
+NODE = "n1"
+LABELS = st.dictionaries(st.sampled_from(("app", "tier")), st.sampled_from(("a", "b")), max_size=2)
+SELECTORS: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.just({}),
+    LABELS.map(lambda labels: {"matchLabels": labels}),
+    st.sampled_from(("In", "NotIn", "Exists", "DoesNotExist")).map(
+        lambda op: {
+            "matchExpressions": [{"key": "app", "operator": op, **({"values": ["a"]} if op.endswith("In") else {})}]
+        }
+    ),
+)
+PORTS = st.one_of(
+    st.none(),
+    st.lists(
+        st.sampled_from(({"port": 80}, {"port": "http"}, {"port": "http", "protocol": "UDP"}, {"protocol": "SCTP"})),
+        max_size=2,
+    ),
+)
+BLOCKS = st.sampled_from(("10.0.0.0/24", "10.0.0.4/30", "0.0.0.0/0", "fd00::/64"))
+PEERS = st.one_of(
+    st.fixed_dictionaries({"podSelector": SELECTORS}),
+    st.fixed_dictionaries({"namespaceSelector": SELECTORS}),
+    st.fixed_dictionaries({"podSelector": SELECTORS, "namespaceSelector": SELECTORS}),
+    BLOCKS.map(lambda cidr: {"ipBlock": {"cidr": cidr}}),
+)
+METADATA = {"creationTimestamp": "2026-01-01T00:00:00Z", "resourceVersion": "1"}
+
+
+@st.composite
+def pods(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """Return a pod: few names, uids and addresses, so that they are used again."""
+    uid = draw(st.sampled_from([f"uid-{i}" for i in range(6)]))
+    number = int(uid[-1])
+    namespace, name = ("x", "y", "z")[number % 3], f"pod-{number // 4}"
+    addresses = draw(st.lists(st.sampled_from(("10.0.0.1", "10.0.0.2", "10.0.0.5", "fd00::1")), max_size=2))
+    port = {"name": "http", "containerPort": draw(st.sampled_from((80, 8080)))}
+    ports = draw(st.sampled_from(([], [port], [{**port, "protocol": "UDP"}])))
+    created = f"2026-01-01T00:00:0{number}Z"
+    return f"{namespace}/{name}", {
+        "metadata": {
+            "name": name, "namespace": namespace, "uid": uid, "labels": draw(LABELS), "creationTimestamp": created,
+        },
+        "spec": {
+            "nodeName": draw(st.sampled_from((NODE, NODE, "n2"))),
+            "hostNetwork": draw(st.sampled_from((False, False, False, True))),
+            "containers": [{"name": "c", "ports": ports}],
+        },
+        "status": {
+            "phase": draw(st.sampled_from(("Running", "Running", "Running", "Succeeded"))),
+            "podIPs": [{"ip": address} for address in addresses],
+        },
+    }  # fmt: skip
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """Return a policy of one of few names."""
+    namespace, name = draw(st.sampled_from(("x", "y"))), draw(st.sampled_from(("p", "q")))
+    spec: dict[str, Any] = {"podSelector": draw(SELECTORS), "policyTypes": ["Ingress", "Egress"]}
+    for direction, end in (("ingress", "from"), ("egress", "to")):
+        rules = [
+            {key: value for key, value in ((end, draw(st.lists(PEERS, max_size=2))), ("ports", draw(PORTS))) if value}
+            for _ in range(draw(st.integers(0, 2)))
+        ]
+        spec[direction] = rules
+    return f"{namespace}/{name}", {
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": namespace, "uid": f"{namespace}-{name}"}, "spec": spec,
+    }  # fmt: skip
+
+
+@st.composite
+def namespaces(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """Return a namespace."""
+    name = draw(st.sampled_from(("x", "y", "z")))
+    return name, {"metadata": {"name": name, "uid": name, "labels": draw(LABELS)}}
+
+
+@st.composite
+def nodes(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """Return a node."""
+    name = draw(st.sampled_from((NODE, "n2")))
+    address = draw(st.sampled_from(("10.0.9.1", "10.0.9.2")))
+    return name, {"metadata": {"name": name}, "status": {"addresses": [{"address": address, "type": "InternalIP"}]}}
+
+
+OBJECTS = {Kind.PODS: pods(), Kind.POLICIES: policies(), Kind.NAMESPACES: namespaces(), Kind.NODES: nodes()}
+OFTEN = (*(Kind.PODS,) * 8, *(Kind.POLICIES,) * 5, Kind.NAMESPACES, Kind.NODES)
+
+
+@st.composite
+def events(draw: st.DrawFn) -> Event:
+    """Return an event: mostly a pod or a policy that came or went, sometimes a relist."""
+    kind = draw(st.sampled_from(OFTEN))
+    key, obj = draw(OBJECTS[kind])
+    told = decode(kind, msgspec.json.encode(obj))
+    match draw(st.sampled_from(("upserted", "upserted", "upserted", "removed", "listed"))):
+        case "upserted":
+            return Event(kind, Upserted(key, told))
+        case "removed":
+            return Event(kind, Removed(key, told))
+        case _:
+            more = draw(st.lists(OBJECTS[kind], max_size=4))
+            return Event(kind, Listed({k: decode(kind, msgspec.json.encode(o)) for k, o in (*more, (key, obj))}))
+
+
+def plain(state: State) -> object:
+    """Compile everything there is."""
+    objects = state.objects
+    cluster = build_cluster(
+        objects[Kind.NAMESPACES].values(), objects[Kind.NODES].values(), objects[Kind.PODS].values()
+    )
+    wanted = policy_set(each.lowered.policy for each in objects[Kind.POLICIES].values())
+    return compile_program(cluster, wanted, state.node, state.settings)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(events(), min_size=1, max_size=3), max_size=14), st.integers(0, 13))
+def test_every_step_arrives_at_the_program_of_its_objects(batches: list[list[Event]], again: int) -> None:
+    """Whatever came before; also if an older state is gone on from, whose workshop has gone on without it."""
+    state = reconcile(State(NODE), [Event(kind, Listed({})) for kind in Kind]).state
+    states = [state]
+    for batch in batches:
+        state = reconcile(state, batch).state
+        states.append(state)
+
+        assert state.program == plain(state)
+    for batch in batches[again : again + 2]:
+        older = reconcile(states[min(again, len(states) - 1)], batch).state
+
+        assert older.program == plain(older)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(events(), max_size=20))
+def test_a_worn_workshop_is_exchanged_for_a_new_one(changes: list[Event]) -> None:
+    """What is kept of policies that are gone does not grow for ever."""
+    state = reconcile(State(NODE), [Event(kind, Listed({})) for kind in Kind]).state
+    most, incremental.MOST_FORGOTTEN = incremental.MOST_FORGOTTEN, 1
+    try:
+        for event in changes:
+            state = reconcile(state, [event]).state
+
+            assert state.program == plain(state)
+            assert state.workshop is not None
+            assert len(state.workshop._kept._forgotten) <= 2 + 1
+    finally:
+        incremental.MOST_FORGOTTEN = most
+
+
+def _world(count: int) -> State:
+    objects = {
+        f"uid-{i}": {
+            "metadata": {"name": f"pod-{i}", "namespace": "x", "uid": f"uid-{i}", "labels": {"app": f"a{i % 7}"}},
+            "spec": {"nodeName": NODE if i % 5 == 0 else "n2"},
+            "status": {"phase": "Running", "podIPs": [{"ip": f"10.1.{i // 250}.{i % 250 + 1}"}]},
+        }
+        for i in range(count)
+    }
+    listed = {f"x/pod-{i}": decode(Kind.PODS, msgspec.json.encode(o)) for i, o in enumerate(objects.values())}
+    rule = {"from": [{"podSelector": {"matchLabels": {"app": "a1"}}}, {"ipBlock": {"cidr": "10.9.0.0/16"}}]}
+    policy = {
+        "metadata": {"name": "p", "namespace": "x"},
+        "spec": {"podSelector": {}, "ingress": [rule, {"from": [{"podSelector": {"matchLabels": {"app": "a2"}}}]}]},
+    }
+    return reconcile(
+        State(NODE),
+        [
+            Event(Kind.NAMESPACES, Listed({"x": decode(Kind.NAMESPACES, b'{"metadata": {"name": "x"}}')})),
+            Event(Kind.NODES, Listed({})),
+            Event(Kind.PODS, Listed(listed)),
+            Event(Kind.POLICIES, Listed({"x/p": decode(Kind.POLICIES, msgspec.json.encode(policy))})),
+        ],
+    ).state
+
+
+def test_what_a_change_does_not_touch_is_the_same_object_as_before() -> None:
+    """A dataplane finds the difference by identity: one peer set of two, and no ruleset, when a peer comes."""
+    state = _world(100)
+    pod = {
+        "metadata": {"name": "new", "namespace": "x", "uid": "new", "labels": {"app": "a1"}},
+        "spec": {"nodeName": "n2"},
+        "status": {"phase": "Running", "podIPs": [{"ip": "10.1.9.9"}]},
+    }
+
+    after = reconcile(state, [Event(Kind.PODS, Upserted("x/new", decode(Kind.PODS, msgspec.json.encode(pod))))]).state
+
+    assert state.program is not None
+    assert after.program is not None
+    assert after.program.endpoints is state.program.endpoints
+    assert after.program.rulesets is state.program.rulesets
+    same = [new is old for new, old in zip(after.program.peer_sets, state.program.peer_sets, strict=True)]
+    assert sorted(same) == [False, True]
+    (changed,) = (p for p, kept in zip(after.program.peer_sets, same, strict=True) if not kept)
+    before = next(p for p in state.program.peer_sets if p.id == changed.id)
+    assert changed.networks is before.networks
+    assert len(changed.addresses - before.addresses) == 1
