@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -248,10 +249,14 @@ def test_an_address_that_nobody_told_of_may_be_a_pods(end: str, outcome: Outcome
 
 
 def test_addresses_beside_the_known_pod_networks_are_outside() -> None:
-    """Nodes with their blocks tell where pods are."""
-    nodes = [Node("n", pod_networks=(ipaddress.ip_network("10.9.0.0/16"),))]
-    cluster = Cluster([Namespace("shop")], nodes, TEMPLATED.endpoints.values())
+    """Nodes with their blocks tell where pods are; one whose addresses nobody told may have this one."""
+    bare = Node("n", pod_networks=(ipaddress.ip_network("10.9.0.0/16"),))
+    cluster, nobody = (
+        Cluster([Namespace("shop")], [node], TEMPLATED.endpoints.values())
+        for node in (replace(bare, addresses=frozenset({address("10.7.0.4")})), bare)
+    )
 
+    assert ask("10.8.9.9", "deploy/web", "80", cluster=nobody, known=FROM_FILES).outcome is Outcome.UNDECIDABLE
     inside = ask("10.9.9.9", "deploy/web", "80", cluster=cluster, known=FROM_FILES)
     beside = ask("10.8.9.9", "deploy/web", "80", cluster=cluster, known=FROM_FILES)
 

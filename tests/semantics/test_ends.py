@@ -85,6 +85,8 @@ def test_a_pod_has_an_address_of_each_family() -> None:
         pytest.param("demo/", "'demo/' names no end", id="no-name"),
         pytest.param("/x", "'/x' names no end", id="no-namespace"),
         pytest.param("demo/done", "pod demo/done is completed (Succeeded)", id="completed"),
+        pytest.param("outside/10.0.0.10", "10.0.0.10 is not outside: it is demo/client's", id="outside-is-a-pod"),
+        pytest.param("outside/fd00::1", "fd00::1 is not outside: it is node node-a's", id="outside-is-a-node"),
         pytest.param("outside/nowhere", "'nowhere' is no address", id="outside-of-what"),
         pytest.param("deploy/demo/web", "no pod of Deployment demo/web in the files given", id="no-workload"),
         pytest.param("demo/web", "connections come from pods, nodes and addresses", id="service-by-name"),

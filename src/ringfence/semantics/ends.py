@@ -172,7 +172,10 @@ class Directory:
             outside = _address(name)
             if outside is None:
                 raise UsageError(f"{name!r} is no address")
-            return [Target(name, {outside.version: outside})]
+            told = self._at(name, outside)
+            if told.node is not None or told.pod is not None:
+                raise UsageError(f"{name} is not outside: it is {told.pod or f'node {told.node}'}'s")
+            return [replace(told, stranger=False)]
         key = self._named(name, text)
         if kind in (None, "pod") and key in self.cluster.endpoints:
             return [self._pod_target(self.cluster.endpoints[key])]
@@ -199,11 +202,14 @@ class Directory:
 
     def _may_be_anybodys(self, address: Address) -> bool:
         """Tell whether an address that nobody is known to hold may be a pod's or a node's all the same."""
-        networks = [network for node in self.cluster.nodes.values() for network in node.pod_networks]
-        networks = [network for network in networks if network.version == address.version]
-        if self.whole or networks:
-            return not self.whole and any(contains(network, address) for network in networks)
-        return bool(self.known.stand_ins) and any(contains(network, address) for network in _CLUSTERS_USE)
+        if self.whole:
+            return False
+        nodes = self.cluster.nodes.values()
+        networks = [net for node in nodes for net in node.pod_networks if net.version == address.version]
+        if any(contains(network, address) for network in networks):
+            return True
+        open_ = any(not node.addresses for node in nodes) if networks else bool(self.known.stand_ins)
+        return open_ and any(contains(network, address) for network in _CLUSTERS_USE)
 
     def _named(self, name: str, text: str) -> PodKey:
         namespace, slash, rest = name.rpartition("/")
