@@ -35,6 +35,11 @@ test: $(STAMP) ## all tests, with branch coverage
 bench: $(STAMP) ## measure, in one run, against a baseline
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python bench/run.py
 
+SECONDS ?= 60
+.PHONY: fuzz
+fuzz: $(STAMP) ## random clusters and policies, all engines against the oracle: make fuzz SECONDS=600 [SEED=n]
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
 .PHONY: golden
 golden: $(STAMP) ## write the golden files anew; look at the difference before you commit it
 	RINGFENCE_GOLDEN=write $(BIN)/pytest -q -k golden

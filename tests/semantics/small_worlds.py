@@ -221,3 +221,20 @@ def policy_sets(draw: st.DrawFn) -> PolicySet:
         default = draw(st.sampled_from((Action.DENY, Action.PASS)))
         tiers.append(tier(default, *members, order=number, name=f"t{number}"))
     return PolicySet(tuple(tiers))
+
+
+@st.composite
+def deciding_tiers(draw: st.DrawFn) -> PolicySet:
+    """Draw one tier that denies by default, of ordered policies whose rules allow or deny: what programs can hold."""
+    sides = st.one_of(st.none(), st.lists(rules, max_size=3))
+    actions = st.sampled_from([Action.ALLOW, Action.ALLOW, Action.DENY])
+    members = []
+    for index in range(draw(st.integers(0, 4))):
+        drawn = [
+            None if side is None else tuple(Rule(draw(actions), r.peers, r.traffic, r.origin) for r in side)
+            for side in (draw(sides), draw(sides))
+        ]
+        subject = draw(st.one_of(st.just(PodPeer(InNamespace("shop"))), pod_peers))
+        order = draw(st.integers(0, 2))
+        members.append(policy(f"p{index}", subject=subject, ingress=drawn[0], egress=drawn[1], order=order))
+    return network_policies(*members)

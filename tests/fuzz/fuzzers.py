@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every fuzzer by name: what it draws, what it holds against what. Each ``check`` counts what it compared.
+
+A fuzzer is a function of a ``Bench`` (what costs to set up, and is shared by examples) and of hypothesis' data. It
+raises ``Disagreement``; hypothesis then looks for the smallest example that still does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from hypothesis import strategies as st
+
+from ringfence.dataplanes.nftables.apply import NftablesDataplane
+from tests.fuzz import kernel
+from tests.fuzz.agreement import compare, compare_meaning
+from tests.fuzz.walks import walks
+from tests.fuzz.wire import MakeDataplane, Wire, wire
+from tests.fuzz.worlds import settings, worlds
+from tests.semantics.small_worlds import clusters, deciding_tiers
+
+FLIPS = 8
+
+
+@dataclass
+class Bench:
+    """What fuzzers work on. The wire is built when first asked for, and gone after ``close``."""
+
+    make_dataplane: MakeDataplane = NftablesDataplane
+    verdicts: int = 0
+    _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _wire: Wire | None = None
+
+    @property
+    def wire(self) -> Wire:
+        """The two nodes."""
+        if self._wire is None:
+            self._wire = self._stack.enter_context(wire(self.make_dataplane))
+        return self._wire
+
+    def close(self) -> None:
+        """Take everything away."""
+        self._stack.close()
+        self._wire = None
+
+
+Fuzzer = Callable[[Bench, st.DataObject], None]
+
+
+def meaning(bench: Bench, data: st.DataObject) -> None:
+    """Oracle, interpreted program and memory dataplane agree on every cell of a cluster with its API objects."""
+    bench.verdicts += compare(data.draw(worlds()))
+
+
+def rules(bench: Bench, data: st.DataObject) -> None:
+    """They agree on policies that no NetworkPolicy can say: ordered, with rules that deny."""
+    cluster, policies = data.draw(clusters()), data.draw(deciding_tiers())
+    bench.verdicts += compare_meaning(cluster, policies, data.draw(settings), (cluster, policies))
+
+
+def packets(bench: Bench, data: st.DataObject) -> None:
+    """Give first packets the oracle's verdict in the kernel, whatever program was in force before."""
+    bench.verdicts += kernel.check_state(bench.wire, data.draw(worlds(any_settings=kernel.ANY_SETTINGS)))
+
+
+def journeys(bench: Bench, data: st.DataObject) -> None:
+    """Any path through the worlds of a walk, with restarts on the way, ends where a fresh start would begin."""
+    walk = data.draw(walks(steps=4, any_settings=kernel.ANY_SETTINGS))
+    stops = st.builds(kernel.Stop, st.integers(0, len(walk) - 1), st.booleans())
+    bench.verdicts += kernel.check_journey(bench.wire, walk, data.draw(st.lists(stops, max_size=5)))
+
+
+def changes(bench: Bench, data: st.DataObject) -> None:
+    """While one program replaces another, no packet meets a verdict of neither."""
+    before, after = data.draw(walks(steps=1, any_settings=kernel.ANY_SETTINGS))
+    bench.verdicts += kernel.check_change(bench.wire, before, after, flips=FLIPS)
+
+
+FUZZERS: Mapping[str, Fuzzer] = {each.__name__: each for each in (meaning, rules, packets, journeys, changes)}
+NEED_A_KERNEL = frozenset({"packets", "journeys", "changes"})

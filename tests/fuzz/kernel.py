@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The oracle held against a kernel: what real first packets meet, in a state, along a walk, and during a change."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from ringfence.compiler.compile import compile_program
+from ringfence.compiler.program import Program, empty_program
+from ringfence.dataplanes.nftables.observe import Observed, observe
+from ringfence.host.nft import Nft
+from ringfence.model.flow import Flow
+from ringfence.semantics.evaluate import evaluate
+from tests.fuzz.agreement import Disagreement, Misjudged, local
+from tests.fuzz.cells import cells
+from tests.fuzz.packets import first_packet
+from tests.fuzz.wire import SCRATCH, Wire, on_the_wire, starting_point
+from tests.fuzz.worlds import NODES, World
+
+ANY_SETTINGS = False  # until the nftables engine knows them
+FLOWS = 2000
+FLOWS_ON_THE_WAY = 300
+
+
+def program(world: World, node: str) -> Program:
+    """Return what a node must enforce in a world."""
+    return compile_program(*world.meaning, node, world.settings)
+
+
+def enforce(wire: Wire, world: World) -> None:
+    """Put a world's programs in force on both nodes."""
+    for node in NODES:
+        wire.dataplanes[node].apply(program(world, node))
+
+
+def sampled(world: World, limit: int, *, seed: int = 0) -> list[Flow]:
+    """Return some cells of a world, those that somebody judges first."""
+    cluster, policies = world.meaning
+    flows = [flow for flow in cells(cluster, policies) if on_the_wire(flow)]
+    random.Random(seed).shuffle(flows)
+    flows.sort(key=lambda f: cluster.endpoint_at(f.source) is None and cluster.endpoint_at(f.destination) is None)
+    return flows[:limit]
+
+
+def compare_packets(wire: Wire, world: World, *, limit: int = FLOWS, steps: Sequence[World] = ()) -> int:
+    """Ask the kernels, in which a world's programs are in force; return how many verdicts were compared."""
+    cluster, policies = world.meaning
+    flows = sampled(world, limit)
+    expected = [evaluate(flow, cluster, policies, world.settings).allowed for flow in flows]
+    got = wire.ask(flows, cluster)
+    suspects = [flow for flow, want, have in zip(flows, expected, got, strict=True) if want is not have]
+    if suspects:  # a verdict stays what it is: ask again, lest a packet was lost on the way
+        again = dict(zip(suspects, wire.ask(suspects, cluster), strict=True))
+        verdicts = dict(zip(flows, expected, strict=True))
+        wrong = [Misjudged("kernel", f, verdicts[f], again[f]) for f in suspects if again[f] is not verdicts[f]]
+        if wrong:
+            what = f"{len(wrong)} of {len(flows)} packets do not meet the oracle's verdict"
+            raise Disagreement(what, steps or (world,), wrong)
+    return len(flows)
+
+
+def check_state(wire: Wire, world: World) -> int:
+    """Put a world in force, whatever was before, and ask."""
+    enforce(wire, world)
+    return compare_packets(wire, world)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One stop of a journey along a walk: which world, and whether the agents are started anew before it."""
+
+    world: int
+    restart: bool
+
+
+def check_journey(wire: Wire, walk: Sequence[World], journey: Iterable[Stop]) -> int:
+    """Travel along a walk in any order and end at its last world: verdicts hold at each stop, and the end is as a
+    fresh start would have it.
+    """
+    compared = 0
+    visited: list[World] = []
+    for stop in (*journey, Stop(len(walk) - 1, restart=False)):
+        world = walk[stop.world]
+        visited.append(world)
+        if stop.restart:
+            for node in NODES:
+                wire.restart(node)
+        enforce(wire, world)
+        compared += compare_packets(wire, world, limit=FLOWS_ON_THE_WAY, steps=visited)
+    for node in NODES:
+        wire.fresh().apply(program(walk[-1], node))
+        if kernel_state(wire.nft[SCRATCH]) != kernel_state(wire.nft[node]):
+            raise Disagreement(f"the table of {node} is not what a fresh start makes of the last world", visited)
+        compared += 1
+    return compared
+
+
+def kernel_state(nft: Nft) -> Observed:
+    """Return what a kernel holds, in a form in which only differences that matter are left."""
+    return observe(nft)
+
+
+def check_change(wire: Wire, before: World, after: World, *, flips: int) -> int:
+    """Change one node from a world's program to another's and back, under fire of packets whose verdict is the same in
+    both: none may meet any other in between, as one would that is judged half by one program and half by the other.
+    """
+    node = NODES[0]
+    programs = [program(world, node) for world in (before, after)]
+    wire.dataplanes[NODES[1]].apply(empty_program(NODES[1]))
+    wire.dataplanes[node].apply(programs[0])
+    steady = _steady_flows(before, after, node)
+    if not steady:
+        return 0
+    wire.forget()
+    with Hammer(wire, [flow for flow, _ in steady]) as hammer:
+        for flip in range(1, flips + 1):
+            wire.dataplanes[node].apply(programs[flip % 2])
+    wrong = [
+        Misjudged(f"kernel (in {hammer.sent} packets, {hammer.heard[flow]} passed)", flow, allowed, not allowed)
+        for flow, allowed in steady
+        if hammer.heard[flow] != (hammer.sent if allowed else 0)
+    ]
+    if wrong and not wire.lost():
+        raise Disagreement(
+            f"{len(wrong)} of {len(steady)} flows met a verdict of neither world", (before, after), wrong
+        )
+    return hammer.sent * len(steady)
+
+
+def _steady_flows(before: World, after: World, node: str) -> list[tuple[Flow, bool]]:
+    """Return flows with one verdict in both worlds, at this node: first those that have it for different reasons."""
+    found: dict[Flow, tuple[bool, bool]] = {}
+    for flow in (*sampled(before, FLOWS), *sampled(after, FLOWS)):
+        if starting_point(flow, before.meaning[0]) == starting_point(flow, after.meaning[0]) == "left":
+            halves = [local(evaluate(flow, *world.meaning, world.settings), node) for world in (before, after)]
+            allowed = [all(half is not False for half in each) for each in halves]
+            if allowed[0] is allowed[1] and halves[0] + halves[1] != (None,) * 4:
+                found[flow] = (halves[0] == halves[1], allowed[0])
+    ranked = sorted(found.items(), key=lambda item: item[1][0])
+    # As many denied as allowed ones: each kind has windows of its own.
+    kinds = ([(flow, allowed) for flow, (_, allowed) in ranked if allowed is want] for want in (True, False))
+    return [each for kind in kinds for each in kind[: Hammer.FLOWS // 2]]
+
+
+class Hammer:
+    """Sends first packets of flows from the left, one after the other without a pause, and counts what arrives.
+
+    One thread sends and receives: in the kernel a packet crosses both nodes before the call that sends it returns, so
+    queues stay short and a missing packet is a dropped one. Of each flow there are packets from many ports.
+    """
+
+    FLOWS = 64
+    PORTS = 48
+
+    def __init__(self, wire: Wire, flows: Sequence[Flow]) -> None:
+        self.sent = 0
+        self.heard: Counter[Flow] = Counter()
+        self._wire = wire
+        self._flows = flows
+        self._packets = [
+            (first_packet(flow, source_port=20000 + port, number=1 + port * len(flows) + index), flow.destination)
+            for port in range(self.PORTS)
+            for index, flow in enumerate(flows)
+        ]
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> Self:
+        self._wire.lost()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._count(self._wire.settle("left"))
+
+    def _work(self) -> None:
+        count, send = len(self._flows), self._wire.sender("left")
+        rounds = itertools.cycle(range(0, len(self._packets), count))
+        while not self._stop.is_set():
+            start = next(rounds)
+            for packet, destination in self._packets[start : start + count]:
+                send(packet, destination)
+            self.sent += 1
+            self._count(self._wire.arrivals())
+
+    def _count(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            if 1 <= number <= len(self._packets):
+                self.heard[self._flows[(number - 1) % len(self._flows)]] += 1

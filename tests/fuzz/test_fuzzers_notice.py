@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every fuzzer finds faults that are put in on purpose, shrinks them, and writes them down as cases that can be run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ringfence.cases.build import load
+from ringfence.cases.engines import engine
+from ringfence.cases.run import run
+from ringfence.compiler import compile as compiling
+from ringfence.compiler import interpret
+from ringfence.compiler.program import CompiledRule, PeerSet, PortSpan, Program, empty_program
+from ringfence.dataplanes.base import Applied, Dataplane
+from ringfence.dataplanes.nftables.apply import NftablesDataplane
+from ringfence.host.nft import Nft
+from ringfence.model.addresses import Block, Network
+from ringfence.model.cluster import Cluster, Endpoint
+from ringfence.model.policy import Rule
+from tests.fuzz.fuzzers import Bench
+from tests.fuzz.running import Outcome, fuzz
+
+Fault = Callable[[pytest.MonkeyPatch], None]
+SEED = 7
+EXAMPLES = 400
+SHRINK = 1.0
+
+
+def forgets_exceptions(patch: pytest.MonkeyPatch) -> None:
+    """Make a compiler that takes a block without its last exception."""
+    right = Block.networks
+
+    def wrong(self: Block) -> tuple[Network, ...]:
+        return right(Block(self.cidr, self.exceptions[:-1]))
+
+    patch.setattr(Block, "networks", wrong)
+
+
+def looks_names_up_on_the_wrong_pod(patch: pytest.MonkeyPatch) -> None:
+    """Make a compiler that looks an egress rule's port names up on the selected pod."""
+    compilation = compiling._Compilation
+
+    def wrong(self: compiling._Compilation, _: object, rule: Rule, subject: Endpoint) -> compiling._Part:
+        rules = tuple(self._ingress_rule(rule, subject))
+        return compiling._Part(rules, tuple(map(compiling._write, rules)))
+
+    patch.setattr(compilation, "_rule", wrong)
+
+
+def ends_ranges_early(patch: pytest.MonkeyPatch) -> None:
+    """Make a compiler for which ``endPort`` is exclusive."""
+    right = compiling.spans
+
+    def wrong(given: Iterable[PortSpan]) -> tuple[PortSpan, ...]:
+        return tuple(_shorter(span) for span in right(given))
+
+    patch.setattr(compiling, "spans", wrong)
+
+
+def _shorter(span: PortSpan) -> PortSpan:
+    first, last = span.ports.first, span.ports.last
+    return replace(span, ports=replace(span.ports, last=last - 1)) if 0 < last - first < 65535 else span
+
+
+def keeps_old_holders(patch: pytest.MonkeyPatch) -> None:
+    """Make a compiler for which a pod keeps its addresses when a newer one has them."""
+    patch.setattr(Cluster, "addresses_of", lambda _, endpoint: endpoint.addresses)
+
+
+def reads_any_protocol(patch: pytest.MonkeyPatch) -> None:
+    """Make an interpreter for which a port is a port, whatever the protocol."""
+    patch.setattr(
+        interpret,
+        "matches_traffic",
+        lambda traffic, flow: (
+            not isinstance(traffic, tuple)
+            or any(span.ports.contains(flow.port) for span in traffic if flow.port is not None)
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fuzzer", "fault"),
+    [
+        ("meaning", forgets_exceptions),
+        ("meaning", looks_names_up_on_the_wrong_pod),
+        ("meaning", ends_ranges_early),
+        ("meaning", keeps_old_holders),
+        ("rules", reads_any_protocol),
+        ("rules", ends_ranges_early),
+    ],
+)
+def test_a_faulty_compiler_is_found(fuzzer: str, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fuzzer finds it within its budget."""
+    fault(monkeypatch)
+
+    outcome = fuzz(fuzzer, Bench(), seed=SEED, examples=EXAMPLES, shrink_seconds=0.0)
+
+    assert "differ from the oracle's" in outcome.found
+
+
+def test_what_is_found_is_a_case_of_the_corpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is written in the corpus' format; it fails as long as the fault is there, and passes without it."""
+    with monkeypatch.context() as patch:
+        forgets_exceptions(patch)
+        outcome = fuzz("meaning", Bench(), seed=SEED, examples=EXAMPLES, shrink_seconds=SHRINK)
+
+        assert run_case(outcome, tmp_path) != []
+    assert run_case(outcome, tmp_path) == []
+
+
+def run_case(outcome: Outcome, directory: Path) -> list[str]:
+    """Run the case that an outcome comes with; return what differs."""
+    path = directory / "found.yaml"
+    path.write_text(outcome.case)
+    return [str(difference) for difference in run(load(path), engine("interpreted"))]
+
+
+class Faulty:
+    """The real nftables engine, given something else than it was asked for."""
+
+    name = "nftables"
+
+    def __init__(self, nft: Nft) -> None:
+        self._real = NftablesDataplane(nft)
+
+    def apply(self, program: Program) -> Applied:
+        """Apply what ``bent`` makes of a program."""
+        applied = Applied(0)
+        for each in self.bent(program):
+            applied = self._real.apply(each)
+        return applied
+
+    def bent(self, program: Program) -> Iterator[Program]:
+        """Return the programs to apply, one after the other."""
+        raise NotImplementedError
+
+    def drifted(self) -> bool:
+        """Tell what the real one tells."""
+        return self._real.drifted()
+
+    def remove(self) -> None:
+        """Remove as the real one."""
+        self._real.remove()
+
+
+class DropsAnElement(Faulty):
+    """A renderer that leaves the last address out of each set."""
+
+    def bent(self, program: Program) -> Iterator[Program]:
+        """Return the program with smaller sets."""
+
+        def smaller(peer_set: PeerSet) -> PeerSet:
+            return replace(peer_set, addresses=frozenset(sorted(peer_set.addresses, key=str)[:-1]))
+
+        yield replace(program, peer_sets=tuple(map(smaller, program.peer_sets)))
+
+
+class ForgetsSctp(Faulty):
+    """A renderer for which there is no SCTP."""
+
+    def bent(self, program: Program) -> Iterator[Program]:
+        """Return the program with the spans of SCTP left out."""
+
+        def without(rule: CompiledRule) -> CompiledRule:
+            if not isinstance(rule.traffic, tuple):
+                return rule
+            return replace(rule, traffic=tuple(s for s in rule.traffic if s.protocol.value != "SCTP"))
+
+        rulesets = (replace(each, rules=tuple(map(without, each.rules))) for each in program.rulesets)
+        yield replace(program, rulesets=tuple(rulesets))
+
+
+class NeverGivesUp(Faulty):
+    """An engine in which a ruleset stays with an address once it has had one."""
+
+    def __init__(self, nft: Nft) -> None:
+        super().__init__(nft)
+        self._last: Program | None = None
+
+    def bent(self, program: Program) -> Iterator[Program]:
+        """Return the last program again if nobody is isolated any more."""
+        isolated = any(entry.ingress or entry.egress for entry in program.endpoints)
+        if isolated or self._last is None:
+            self._last = program
+        yield self._last
+
+
+class OpensInBetween(Faulty):
+    """An engine that takes the old rules away before it writes the new ones."""
+
+    def bent(self, program: Program) -> Iterator[Program]:
+        """Return nothing to enforce, then the program."""
+        yield empty_program(program.node)
+        yield program
+
+
+class ClosesInBetween(Faulty):
+    """An engine that empties all sets before it fills them."""
+
+    def bent(self, program: Program) -> Iterator[Program]:
+        """Return the program without anybody, then the program."""
+        yield replace(program, peer_sets=tuple(replace(p, addresses=frozenset()) for p in program.peer_sets))
+        yield program
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("fuzzer", "engine_class"),
+    [
+        ("packets", DropsAnElement),
+        ("packets", ForgetsSctp),
+        ("journeys", NeverGivesUp),
+        ("journeys", DropsAnElement),
+        ("changes", OpensInBetween),
+        ("changes", ClosesInBetween),
+    ],
+)
+def test_a_faulty_engine_is_found(fuzzer: str, engine_class: Callable[[Nft], Dataplane]) -> None:
+    """The fuzzer finds it, and writes a case."""
+    bench = Bench(engine_class)
+    try:
+        outcome = fuzz(fuzzer, bench, seed=SEED, examples=EXAMPLES, shrink_seconds=0.0)
+    finally:
+        bench.close()
+
+    assert outcome.found
+    assert "shows: Found by fuzzing." in outcome.case
