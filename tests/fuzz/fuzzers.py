@@ -62,19 +62,19 @@ def rules(bench: Bench, data: st.DataObject) -> None:
 
 def packets(bench: Bench, data: st.DataObject) -> None:
     """Give first packets the oracle's verdict in the kernel, whatever program was in force before."""
-    bench.verdicts += kernel.check_state(bench.wire, data.draw(worlds(any_settings=kernel.ANY_SETTINGS)))
+    bench.verdicts += kernel.check_state(bench.wire, data.draw(worlds()))
 
 
 def journeys(bench: Bench, data: st.DataObject) -> None:
     """Any path through the worlds of a walk, with restarts on the way, ends where a fresh start would begin."""
-    walk = data.draw(walks(steps=4, any_settings=kernel.ANY_SETTINGS))
+    walk = data.draw(walks(steps=4))
     stops = st.builds(kernel.Stop, st.integers(0, len(walk) - 1), st.booleans())
     bench.verdicts += kernel.check_journey(bench.wire, walk, data.draw(st.lists(stops, max_size=5)))
 
 
 def changes(bench: Bench, data: st.DataObject) -> None:
     """While one program replaces another, no packet meets a verdict of neither."""
-    before, after = data.draw(walks(steps=1, any_settings=kernel.ANY_SETTINGS))
+    before, after = data.draw(walks(steps=1))
     bench.verdicts += kernel.check_change(bench.wire, before, after, flips=FLIPS)
 
 

@@ -13,17 +13,15 @@ from typing import Self
 
 from ringfence.compiler.compile import compile_program
 from ringfence.compiler.program import Program, empty_program
-from ringfence.dataplanes.nftables.observe import Observed, observe
-from ringfence.host.nft import Nft
 from ringfence.model.flow import Flow
 from ringfence.semantics.evaluate import evaluate
 from tests.fuzz.agreement import Disagreement, Misjudged, local
 from tests.fuzz.cells import cells
+from tests.fuzz.kernel_state import kernel_state
 from tests.fuzz.packets import first_packet
 from tests.fuzz.wire import SCRATCH, Wire, on_the_wire, starting_point
 from tests.fuzz.worlds import NODES, World
 
-ANY_SETTINGS = False  # until the nftables engine knows them
 FLOWS = 2000
 FLOWS_ON_THE_WAY = 300
 
@@ -95,15 +93,12 @@ def check_journey(wire: Wire, walk: Sequence[World], journey: Iterable[Stop]) ->
         compared += compare_packets(wire, world, limit=FLOWS_ON_THE_WAY, steps=visited)
     for node in NODES:
         wire.fresh().apply(program(walk[-1], node))
-        if kernel_state(wire.nft[SCRATCH]) != kernel_state(wire.nft[node]):
-            raise Disagreement(f"the table of {node} is not what a fresh start makes of the last world", visited)
+        fresh, grown = kernel_state(wire.nft[SCRATCH]), kernel_state(wire.nft[node])
+        if fresh != grown:
+            what = f"the table of {node} is not what a fresh start makes of the last world"
+            raise Disagreement(f"{what}\nfresh: {fresh}\nhere:  {grown}", visited)
         compared += 1
     return compared
-
-
-def kernel_state(nft: Nft) -> Observed:
-    """Return what a kernel holds, in a form in which only differences that matter are left."""
-    return observe(nft)
 
 
 def check_change(wire: Wire, before: World, after: World, *, flips: int) -> int:

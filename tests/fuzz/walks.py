@@ -25,9 +25,9 @@ class Made:
 
 
 @st.composite
-def walks(draw: Draw, *, steps: int, broken: bool = True, any_settings: bool = True) -> list[World]:
+def walks(draw: Draw, *, steps: int, broken: bool = True) -> list[World]:
     """Draw a world and what becomes of it in up to so many steps, at least one."""
-    path = [draw(worlds(broken=broken, any_settings=any_settings))]
+    path = [draw(worlds(broken=broken))]
     for step in range(draw(st.integers(1, steps))):
         now = path[-1]
         for _ in range(draw(st.integers(1, 3))):

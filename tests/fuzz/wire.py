@@ -215,7 +215,8 @@ class Wire:
         v6 = self._opened(node, socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
 
         def send(packet: bytes, destination: Address) -> None:
-            (v4 if destination.version == 4 else v6).sendto(packet, (str(destination), 0))
+            with contextlib.suppress(PermissionError):  # what a rule of the node's own output drops
+                (v4 if destination.version == 4 else v6).sendto(packet, (str(destination), 0))
 
         return send
 

@@ -126,7 +126,7 @@ def nodes(draw: st.DrawFn) -> dict[str, tuple[str, ...]]:
 
 
 @st.composite
-def worlds(draw: st.DrawFn, *, broken: bool = True, any_settings: bool = True) -> World:
+def worlds(draw: st.DrawFn, *, broken: bool = True) -> World:
     """Draw a world; ``broken``: now and then a policy has a part that no API server would take."""
     broken = broken and draw(st.booleans())
     where = draw(nodes())
@@ -140,7 +140,7 @@ def worlds(draw: st.DrawFn, *, broken: bool = True, any_settings: bool = True) -
         namespaces={name: draw(namespace_labels) for name in known},
         pods=tuple(draw(pods(name, serial, where)) for serial, name in enumerate(names, start=1)),
         policies=tuple(policies),
-        settings=draw(settings) if any_settings else DEFAULTS,
+        settings=draw(settings),
     )
 
 
