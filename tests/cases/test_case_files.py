@@ -193,6 +193,15 @@ def test_a_case_is_one_document(tmp_path: Path) -> None:
             loaded(tmp_path, text)
 
 
+def test_a_case_is_text(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8 are a mistake with a place; a byte order mark is none."""
+    path = written(tmp_path, "\ufeff" + CASE)
+    assert load(path).shows == "two pods"
+    path.write_bytes(b"shows: \xff")
+    with pytest.raises(InvalidObject, match="a-case.yaml:1:1: .*not UTF-8"):
+        load(path)
+
+
 def test_blocks_that_are_used_up_are_told(tmp_path: Path) -> None:
     """More pods or nodes than a block has addresses need addresses of their own."""
     pods = ", ".join(f"shop/p{n}: {{node: node-a}}" for n in range(251))

@@ -19,6 +19,7 @@ from ringfence.cases.script import Asks, Connection, Event, EventType, Fate, Pro
 from ringfence.cases.tables import BadExpectation, Cell, Traffic, cells, parse_traffic
 from ringfence.cases.translation import Translation, Untranslatable
 from ringfence.cases.world import World
+from ringfence.errors import FieldError, InvalidObject
 from ringfence.model.ports import Protocol
 from ringfence.model.settings import Established, NodeProbes, OwnNodeEgress, Settings
 
@@ -51,7 +52,12 @@ class Loaded:
 
 def load(path: Path) -> Loaded:
     """Read a case file; raises ``InvalidObject`` naming file, line, column and field of the first mistake."""
-    source = Source(path.read_text(encoding="utf-8"), file=str(path))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        place = FieldError("", f"not UTF-8: {error.reason} at byte {error.start}", "", 1, 1)
+        raise InvalidObject("Case", path.name, [place], file=str(path)) from None
+    source = Source(text, file=str(path))
     return build(decode(source), source, name=path.stem)
 
 
