@@ -20,7 +20,7 @@ from ringfence.compiler.compile_index import PodChange, PodIndex, PortKey
 from ringfence.compiler.program import PeerSet, PeerSetId
 from ringfence.model.addresses import Address, Network
 from ringfence.model.labels import Selector
-from ringfence.model.policy import AnyPeer, BlockPeer, InNamespace, Peers, PodPeer
+from ringfence.model.policy import AnyPeer, BlockPeer, InNamespace, Peer, Peers, PodPeer
 from ringfence.model.ports import Protocol
 
 _Written = tuple[str, str, str]
@@ -63,8 +63,9 @@ class PeerSets:
         # By the identity of the peers, which the policies keep alive: hashing them costs as much as writing them.
         known = self._plain_ids.get(id(peers))
         if known is None:
-            known = self._plain_ids[id(peers)] = PeerSetId(digest(("peers", _write_all(peers))))
-            self._ask(known, peers, None)
+            members = _members(peers)
+            known = self._plain_ids[id(peers)] = PeerSetId(digest(("peers", tuple(members))))
+            self._ask(known, peers, tuple(members.values()), None)
         return known
 
     def with_port(self, peers: AnyPeer | Peers, port: PortName) -> PeerSetId:
@@ -73,9 +74,10 @@ class PeerSets:
         A block covers pods by their address here: "A named egress port never matches an address that is not a pod"
         (SEMANTICS 10).
         """
-        written = None if isinstance(peers, AnyPeer) else _write_all(peers)
+        members = {} if isinstance(peers, AnyPeer) else _members(peers)
+        written = None if isinstance(peers, AnyPeer) else tuple(members)
         set_id = PeerSetId(digest(("peers with port", written, port.name, port.protocol.value, port.number)))
-        self._ask(set_id, peers, port)
+        self._ask(set_id, peers, tuple(members.values()), port)
         return set_id
 
     def made(self) -> tuple[PeerSet, ...]:
@@ -95,10 +97,9 @@ class PeerSets:
                 changed = True
         return changed
 
-    def _ask(self, set_id: PeerSetId, peers: AnyPeer | Peers, port: PortName | None) -> None:
+    def _ask(self, set_id: PeerSetId, peers: AnyPeer | Peers, members: tuple[Peer, ...], port: PortName | None) -> None:
         if set_id in self._sets:
             return
-        members = () if isinstance(peers, AnyPeer) else _members(peers)
         self._recipes[set_id] = peers, port
         for member in members:
             if isinstance(member, PodPeer):
@@ -122,7 +123,7 @@ class PeerSets:
             return frozenset(having)
         return frozenset().union(*(self._covered(member, having) for member in peers.members))
 
-    def _covered(self, member: PodPeer | BlockPeer, having: AbstractSet[Address]) -> AbstractSet[Address]:
+    def _covered(self, member: Peer, having: AbstractSet[Address]) -> AbstractSet[Address]:
         match member:
             case PodPeer():
                 return self._pods.matching(member) & having
@@ -132,7 +133,7 @@ class PeerSets:
                 assert_never(member)
 
 
-def _networks(member: PodPeer | BlockPeer) -> tuple[Network, ...]:
+def _networks(member: Peer) -> tuple[Network, ...]:
     return member.block.networks() if isinstance(member, BlockPeer) else ()
 
 
@@ -162,15 +163,12 @@ def _summarized(version: int, first: int, last: int) -> Iterable[Network]:
     return ipaddress.summarize_address_range(ipaddress.IPv6Address(first), ipaddress.IPv6Address(last))
 
 
-def _members(peers: Peers) -> tuple[PodPeer | BlockPeer, ...]:
-    return tuple(sorted(set(peers.members), key=_write))
+def _members(peers: Peers) -> dict[_Written, Peer]:
+    """Return the members of peers as they are written down, each once, sorted."""
+    return dict(sorted(((_write(member), member) for member in peers.members), key=operator.itemgetter(0)))
 
 
-def _write_all(peers: Peers) -> tuple[_Written, ...]:
-    return tuple(map(_write, _members(peers)))
-
-
-def _write(member: PodPeer | BlockPeer) -> _Written:
+def _write(member: Peer) -> _Written:
     """Write a peer down so that different peers are never written the same, and so that they sort."""
     match member:
         case PodPeer(scope, pods):
@@ -178,9 +176,13 @@ def _write(member: PodPeer | BlockPeer) -> _Written:
                 return ("pods in namespace", scope.name, _write_selector(pods))
             return ("pods in namespaces", _write_selector(scope.selector), _write_selector(pods))
         case BlockPeer(block):
-            return ("block", str(block.cidr), repr([str(hole) for hole in block.exceptions]))
+            return ("block", _write_network(block.cidr), " ".join(map(_write_network, block.exceptions)))
         case _:
             assert_never(member)
+
+
+def _write_network(network: Network) -> str:
+    return f"{network.version}:{int(network.network_address):x}/{network.prefixlen}"
 
 
 def _write_selector(selector: Selector) -> str:
