@@ -43,9 +43,9 @@ def forgets_exceptions(patch: pytest.MonkeyPatch) -> None:
 
 def looks_names_up_on_the_wrong_pod(patch: pytest.MonkeyPatch) -> None:
     """Make a compiler that looks an egress rule's port names up on the selected pod."""
-    compilation = compiling._Compilation
+    compilation = compiling.Compiling
 
-    def wrong(self: compiling._Compilation, _: object, rule: Rule, subject: Endpoint) -> compiling._Part:
+    def wrong(self: compiling.Compiling, _: object, rule: Rule, subject: Endpoint) -> compiling._Part:
         rules = tuple(self._ingress_rule(rule, subject))
         return compiling._Part(rules, tuple(map(compiling._write, rules)))
 
