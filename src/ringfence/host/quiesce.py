@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import threading
 import time
 
 _NUMBERS = {"x86_64": 324, "aarch64": 283, "riscv64": 283}
@@ -24,3 +25,24 @@ def wait_for_packets() -> None:
     number = _NUMBERS.get(platform.machine())
     if number is None or _libc.syscall(number, _GLOBAL, 0, 0) != 0:
         time.sleep(_LONG_ENOUGH)
+
+
+class Quiet:
+    """Waits for packets behind the caller's back: whoever changes something begins it, whoever comes next waits for it.
+
+    So a change takes no longer for the wait that has to be between it and the next one.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Start to wait for the packets that are under way now."""
+        self._waiting = threading.Thread(target=wait_for_packets, name="quiesce", daemon=True)
+        self._waiting.start()
+
+    def wait(self) -> None:
+        """Return when all packets are done with that were under way at the last ``begin``."""
+        if self._waiting is not None:
+            self._waiting.join()
+            self._waiting = None

@@ -21,7 +21,7 @@ from ringfence.dataplanes.nftables.plan import in_force, make_plan
 from ringfence.dataplanes.nftables.render import Memory, render
 from ringfence.errors import HostRefused
 from ringfence.host.nft import Nft
-from ringfence.host.quiesce import wait_for_packets
+from ringfence.host.quiesce import Quiet
 
 
 class NftablesDataplane:
@@ -39,6 +39,7 @@ class NftablesDataplane:
         self._names: Names | None = None  # under these names
         self._generation: int | None = None  # at which the kernel was last seen to hold it
         self._memory = Memory()
+        self._quiet = Quiet()
 
     def plan(self, program: Program) -> Plan:
         """Return what ``apply`` would do now, without doing it."""
@@ -90,8 +91,9 @@ class NftablesDataplane:
         self._nft.close()
 
     def _commit(self, transaction: Transaction) -> None:
-        if transaction.waits:
-            wait_for_packets()
+        # No packet may meet two transactions that move its verdict: not within one apply, and not of two.
+        if transaction.moves:
+            self._quiet.wait()
         if transaction.changes:
             self._nft.change_elements(map(encode, transaction.changes))
         elif transaction.purpose == "delete":
@@ -101,6 +103,8 @@ class NftablesDataplane:
                 self._nft.run(transaction.text)
         else:
             self._nft.run(transaction.text)
+        if transaction.moves:
+            self._quiet.begin()
 
     def _undisturbed(self) -> bool:
         return self._generation is not None and self._generation == self._nft.generation()

@@ -31,13 +31,14 @@ class Change:
 class Transaction:
     """One commit: its purpose in a word, and nft commands or else changes of elements.
 
-    ``waits``: it is for later, when no packet is under way any more that began before.
+    ``moves``: packets meet what it changes, or are perhaps still in the midst of what it deletes. It is run when no
+    packet is under way any more that began before the last such one.
     """
 
     purpose: str
     commands: str = ""
     changes: tuple[Change, ...] = ()
-    waits: bool = False
+    moves: bool = False
 
     @property
     def text(self) -> str:

@@ -73,8 +73,10 @@ def _transactions(observed: Observed, wanted: Table, moves: Steps) -> Plan:
         Transaction("create", lines([_TABLE, *create] if create else [])),
         Transaction("fill", changes=(*_fill(new), *moves.idle)),
         *moves.transactions,
-        Transaction("switch", lines(line for chain in sorted(bases, key=_name) for line in _switch(there, chain))),
-        Transaction("delete", lines(delete), waits=True),
+        Transaction(
+            "switch", lines(line for chain in sorted(bases, key=_name) for line in _switch(there, chain)), moves=True
+        ),
+        Transaction("delete", lines(delete), moves=True),
     )
     return Plan(
         tuple(transaction for transaction in transactions if not transaction.empty),

@@ -15,8 +15,8 @@ open       S                                            whom n allows
 =========  ===========================================  =====================================
 
 Take a flow with both kinds: it passes if R, S and m allow it, then R, S and (m or n), then R, S and n, then S and n.
-Each of these is what the old state (R and m) or the new one (S and n) says. Between transactions that move opposite
-ways ``waits`` lets the packets go by that are under way, so that none meets two of them.
+Each of these is what the old state (R and m) or the new one (S and n) says. Before each transaction that
+``moves`` the packets go by that are under way, so that none meets two of them.
 """
 
 from __future__ import annotations
@@ -62,13 +62,10 @@ def steps(change: Difference, names: Names) -> Steps:
         ("shrink", list(_resets(change.peers, Reset.shrinking))),
         ("open", reopen),
     )
-    found = [(purpose, tuple(changes)) for purpose, changes in wanted if changes]
     return Steps(
         tuple({chain.name: chain for chain in both.values()}.values()),
         (*_resets(change.idle, Reset.growing), *_resets(change.idle, Reset.shrinking)),
-        tuple(
-            Transaction(purpose, changes=changes, waits=number > 0) for number, (purpose, changes) in enumerate(found)
-        ),
+        tuple(Transaction(purpose, changes=tuple(changes), moves=True) for purpose, changes in wanted if changes),
     )
 
 
