@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What else befalls a cluster: agents are killed, the API server goes away, somebody tampers with our table.
+
+Tampering opens or closes ways that policy does not: until it is repaired, verdicts on that node are counted apart. The
+time to repair is measured, and must be within the announced interval.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from random import Random
+
+from ringfence.kube.client import Client
+from tools.torture.cluster import DRIFT_SECONDS, Cluster, Node
+from tools.torture.storm import Storm
+
+REPAIR_SECONDS = DRIFT_SECONDS + 2.0  # the agent's look at its rules may come that late; writing them takes the rest
+_GIVE_UP_SECONDS = 60.0
+_TABLE = "inet ringfence"
+
+
+class Fault(enum.Enum):
+    """Faults that nobody announces: for the proof that the harness notices."""
+
+    NONE = "none"
+    FLUSH = "flush"
+    RELOAD = "reload"
+    BLACKHOLE = "blackhole"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A node's rules were not ours from ``began`` to ``ended``."""
+
+    node: str
+    began: float
+    ended: float
+
+
+@dataclass(slots=True)
+class Misfortune:
+    """Everything that befell, and when."""
+
+    cluster: Cluster
+    client: Client
+    storm: Storm
+    random: Random
+    events: Counter[str] = field(default_factory=Counter)
+    windows: list[Window] = field(default_factory=list)
+    repair_seconds: list[float] = field(default_factory=list)
+    unrepaired: int = 0
+
+    async def keep_killing(self, mean_seconds: float) -> None:
+        """Kill an agent at random moments and start it again a moment later, for ever."""
+        while True:
+            await asyncio.sleep(self.random.expovariate(1 / mean_seconds))
+            node = self.random.choice(list(self.cluster.nodes.values()))
+            async with node.steady:
+                await self._kill(node, self.random.choice((0.0, 0.1, 0.5, 1.5)))
+
+    async def _kill(self, node: Node, away: float) -> None:
+        self.storm.note(f"kill the agent of {node.name}")
+        node.kill()
+        self.events["agents killed with SIGKILL"] += 1
+        try:
+            await asyncio.sleep(away)
+        finally:
+            node.start()
+
+    async def lose_api_server(self) -> None:
+        """Stop the API server for a while; often an agent dies meanwhile, and another starts without it."""
+        self.storm.note("the API server goes")
+        self.cluster.stop_api(rudely=self.random.random() < 0.5)
+        if self.random.random() < 0.6:
+            node = self.random.choice(list(self.cluster.nodes.values()))
+            async with node.steady:
+                await self._kill(node, 0.1)
+            self.events["of them while the API server was away"] += 1
+        await asyncio.sleep(self.random.uniform(0.1, 1.5))
+        await self.cluster.start_api(self.client)
+        self.storm.note("the API server is back")
+        self.events["API server lost and found"] += 1
+
+    async def tamper(self) -> None:
+        """Do something to the table of a node, and wait until it is undone."""
+        node = self.random.choice(list(self.cluster.nodes.values()))
+        async with node.steady:
+            before = await self._settled(node)
+            commands = self._mischief(node)
+            if before is None or not commands:
+                return
+            began = time.monotonic()
+            self.storm.note(f"tamper on {node.name}: {commands}")
+            node.nft.run(commands)
+            repaired = await self._repaired(node, before)
+            ended = time.monotonic()
+            self.windows.append(Window(node.name, began, ended))
+        self.events["our table tampered with"] += 1
+        self.repair_seconds.append(ended - began)
+        if not repaired or ended - began > REPAIR_SECONDS:
+            self.unrepaired += 1
+        self.storm.note(f"repaired on {node.name} after {ended - began:.2f} s" if repaired else "never repaired")
+
+    async def _settled(self, node: Node) -> float | None:
+        """Wait until the agent is ready; returns how many repairs it counts."""
+        deadline = time.monotonic() + _GIVE_UP_SECONDS
+        while await node.gate.unready():
+            if time.monotonic() > deadline:
+                return None
+            await asyncio.sleep(0.02)
+        return (await node.metrics()).get("ringfence_drift_repaired_total")
+
+    async def _repaired(self, node: Node, before: float) -> bool:
+        deadline = time.monotonic() + _GIVE_UP_SECONDS
+        while time.monotonic() < deadline:
+            if (await node.metrics()).get("ringfence_drift_repaired_total", 0.0) > before:
+                return True
+            await asyncio.sleep(0.01)
+        return False
+
+    def _mischief(self, node: Node) -> str:
+        """Return nft commands that change what the table means; nothing if there is nothing to change."""
+        objects = [next(iter(each.items())) for each in node.nft.objects(f"table {_TABLE}")]
+        chains = sorted({body["chain"] for kind, body in objects if kind == "rule"})
+        sets = [(kind, body) for kind, body in objects if kind in ("set", "map") and body.get("elem")]
+        if not chains:
+            return ""
+        match self.random.randrange(5):
+            case 0:
+                return f"delete table {_TABLE}"
+            case 1:
+                return f"flush table {_TABLE}"
+            case 2:
+                return f"flush chain {_TABLE} {self.random.choice(chains)}"
+            case 3 if sets:
+                kind, body = self.random.choice(sets)
+                return f"flush {kind} {_TABLE} {body['name']}"
+            case _:
+                verdict = self.random.choice(("accept", "drop"))
+                hook = self.random.choice([b["name"] for kind, b in objects if kind == "chain" and "hook" in b])
+                return f"insert rule {_TABLE} {hook} ip saddr 0.0.0.0/1 {verdict}"
+
+    async def fault(self, kind: Fault) -> None:
+        """Commit a fault that nobody announces; of ``ALL`` one after the other."""
+        node = self.random.choice(list(self.cluster.nodes.values()))
+        if kind is Fault.ALL:
+            kinds = (Fault.FLUSH, Fault.BLACKHOLE, Fault.RELOAD)
+            kind = kinds[self.events["unannounced faults"] % len(kinds)]
+        self.events["unannounced faults"] += 1
+        self.storm.note(f"fault {kind.value} on {node.name}")
+        match kind:
+            case Fault.FLUSH:
+                node.nft.run(f"add table {_TABLE}\ndelete table {_TABLE}")
+            case Fault.RELOAD:
+                await self._reload(node)
+            case Fault.BLACKHOLE:
+                hook = "type filter hook forward priority -10; policy accept;"
+                rule = "meta l4proto { tcp, udp } drop"
+                node.nft.run(f"add table inet fault\nadd chain inet fault f {{ {hook} }}\nadd rule inet fault f {rule}")
+                await asyncio.sleep(0.3)
+                node.nft.run("delete table inet fault")
+            case Fault.NONE | Fault.ALL:
+                raise AssertionError(kind)
+
+    async def _reload(self, node: Node) -> None:
+        """Put the same rules in force the careless way: what was there is deleted, then everything is written anew."""
+        for _ in range(20):
+            text = node.table()
+            node.nft.run(f"add table {_TABLE}\ndelete table {_TABLE}")
+            node.nft.run(text)
+            await asyncio.sleep(0.02)
