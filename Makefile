@@ -33,7 +33,11 @@ test: $(STAMP) ## all tests, with branch coverage
 
 .PHONY: bench
 bench: $(STAMP) ## measure, in one run, against a baseline
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python bench/run.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.run
+
+.PHONY: torture
+torture: $(STAMP) ## real agents under fire: SECONDS=60 SEED=…; see docs/torture.md
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
 SECONDS ?= 60
 .PHONY: fuzz

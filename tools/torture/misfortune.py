@@ -159,17 +159,23 @@ class Misfortune:
             case Fault.RELOAD:
                 await self._reload(node)
             case Fault.BLACKHOLE:
-                hook = "type filter hook forward priority -10; policy accept;"
-                rule = "meta l4proto { tcp, udp } drop"
-                node.nft.run(f"add table inet fault\nadd chain inet fault f {{ {hook} }}\nadd rule inet fault f {rule}")
-                await asyncio.sleep(0.3)
-                node.nft.run("delete table inet fault")
+                await self._lose_packets(0.5)
             case Fault.NONE | Fault.ALL:
                 raise AssertionError(kind)
 
+    async def _lose_packets(self, seconds: float) -> None:
+        """Drop every packet on every node for a while, without touching what is ours."""
+        for node in self.cluster.nodes.values():
+            hook = "type filter hook forward priority -10; policy accept;"
+            rule = "meta l4proto { tcp, udp } drop"
+            node.nft.run(f"add table inet fault\nadd chain inet fault f {{ {hook} }}\nadd rule inet fault f {rule}")
+        await asyncio.sleep(seconds)
+        for node in self.cluster.nodes.values():
+            node.nft.run("delete table inet fault")
+
     async def _reload(self, node: Node) -> None:
         """Put the same rules in force the careless way: what was there is deleted, then everything is written anew."""
-        for _ in range(20):
+        for _ in range(10):
             text = node.table()
             node.nft.run(f"add table {_TABLE}\ndelete table {_TABLE}")
             node.nft.run(text)

@@ -253,7 +253,7 @@ async def _round(options: Options, storm: Storm, misfortune: Misfortune, due: di
         due["outage"] = now + options.outage_every
         await misfortune.lose_api_server()
     if now > due["fault"]:
-        due["fault"] = now + 1.5
+        due["fault"] = now + 1.0
         await misfortune.fault(options.fault)
     for _ in range(misfortune.random.choice((1, 2, 3, 5))):
         await storm.change()

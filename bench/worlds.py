@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clusters and policies of any size, as objects of the API: what is measured is how much of them there is."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Any
+
+from ringfence.apis.core import NamespaceObject, Pod, build_cluster, convert
+from ringfence.apis.networkpolicy import lower, policy_set
+from ringfence.compiler.compile import compile_program
+from ringfence.compiler.program import Program
+from ringfence.model.cluster import Cluster
+from ringfence.model.policy import PolicySet
+
+Object = dict[str, Any]
+NODE, ELSEWHERE, SPACE = "n1", "n2", "bench"
+_PODS = int(ipaddress.ip_address("10.64.0.0"))
+_BLOCKS = int(ipaddress.ip_address("172.16.0.0"))
+
+
+def pod(number: int, node: str, *, address: str | None = None, space: str = SPACE, **labels: str) -> Object:
+    """Return a pod; its address is made from its number, unless given."""
+    place = address or str(ipaddress.ip_address(_PODS + number))
+    return {
+        "metadata": {
+            "namespace": space,
+            "name": f"pod-{number}",
+            "uid": f"uid-{number}",
+            "labels": labels,
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": {"nodeName": node, "containers": [{"ports": [{"containerPort": 80, "name": "http"}]}]},
+        "status": {"phase": "Running", "podIP": place, "podIPs": [{"ip": place}]},
+    }
+
+
+def policy(name: str, selects: dict[str, str], peers: Iterable[Object], *, space: str = SPACE) -> Object:
+    """Return a policy that lets peers in to port 80 and all UDP ports."""
+    ports = [{"protocol": "TCP", "port": 80}, {"protocol": "UDP"}]
+    return {
+        "metadata": {"namespace": space, "name": name, "uid": f"uid-{name}"},
+        "spec": {"podSelector": {"matchLabels": selects}, "ingress": [{"from": list(peers), "ports": ports}]},
+    }
+
+
+def labelled(**labels: str) -> Object:
+    """Return a peer: pods of these labels."""
+    return {"podSelector": {"matchLabels": labels}}
+
+
+def block(number: int) -> Object:
+    """Return a peer: the block of a number; no two of them touch."""
+    return {"ipBlock": {"cidr": f"{ipaddress.ip_address(_BLOCKS + 8 * number)}/30"}}
+
+
+def cluster_of(pods: Iterable[Object], spaces: Iterable[str] = (SPACE,)) -> Cluster:
+    """Return the cluster that pods make up."""
+    names = [convert(NamespaceObject, {"metadata": {"name": name}}) for name in spaces]
+    return build_cluster(names, (), [convert(Pod, each) for each in pods])
+
+
+def policies_of(objects: Iterable[Object]) -> PolicySet:
+    """Return policies, lowered."""
+    return policy_set(lower(each).policy for each in objects)
+
+
+def program_of(pods: Iterable[Object], policies: Iterable[Object]) -> Program:
+    """Return what the node enforces."""
+    return compile_program(cluster_of(pods), policies_of(policies), NODE)
