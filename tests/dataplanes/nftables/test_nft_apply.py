@@ -249,6 +249,25 @@ def test_what_cannot_be_tidied_away_does_not_undo_a_program(router: Router, monk
     assert holds(router, OTHER)
 
 
+def test_a_table_that_goes_in_the_midst_of_an_apply_is_missed(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody deletes the table before our last transaction: that one is refused, and theirs is no commit of ours."""
+    router.dataplane.apply(CLIENT)
+    commit = router.nft.run
+
+    def run(text: str) -> str:
+        if "delete" in text:
+            commit("delete table inet ringfence")
+        return commit(text)
+
+    monkeypatch.setattr(router.nft, "run", run)
+    router.dataplane.apply(OTHER)
+    monkeypatch.undo()
+
+    assert router.dataplane.drifted()
+    router.dataplane.apply(OTHER)
+    assert verdicts(router) == (False, True)
+
+
 def test_removal_opens_and_is_idempotent(router: Router) -> None:
     """After ``remove`` nothing of ours is left, and every packet passes."""
     router.dataplane.apply(make_program(ingress("server"), egress("client")))

@@ -8,7 +8,6 @@ failure leaves: whatever was in force before.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 
 from ringfence.compiler.program import Program
@@ -58,13 +57,12 @@ class NftablesDataplane:
         repaired = self._table is not None and not _holds(observed, self._table)
         plan, table, names = self._plan(observed, program)
         self._generation = None
-        for transaction in plan.transactions:
-            self._commit(transaction)
+        taken = [self._commit(transaction) for transaction in plan.transactions]
         self._program, self._table, self._names = program, table, names
         # Every commit counts one. More of them than were ours: somebody may have touched the table meanwhile, and the
-        # next look decides.
+        # next look decides. One of ours that was refused must not make up for somebody else's.
         after = self._nft.generation()
-        if after == before + len(plan.transactions):
+        if all(taken) and after == before + len(taken):
             self._generation = after
         return Applied(len(plan.transactions), added=plan.added, deleted=plan.deleted, repaired=repaired)
 
@@ -90,7 +88,8 @@ class NftablesDataplane:
         """Give the handle on nftables back. What was applied stays in force."""
         self._nft.close()
 
-    def _commit(self, transaction: Transaction) -> None:
+    def _commit(self, transaction: Transaction) -> bool:
+        """Commit, and tell whether the kernel took it."""
         # No packet may meet two transactions that move its verdict: not within one apply, and not of two.
         if transaction.moves:
             self._quiet.wait()
@@ -99,12 +98,15 @@ class NftablesDataplane:
         elif transaction.purpose == "delete":
             # What it would have tidied away is out of force already. If somebody holds on to it, the table differs
             # from what we wrote: ``drifted`` says so, and the next ``apply`` tries again.
-            with contextlib.suppress(HostRefused):
+            try:
                 self._nft.run(transaction.text)
+            except HostRefused:
+                return False
         else:
             self._nft.run(transaction.text)
         if transaction.moves:
             self._quiet.begin()
+        return True
 
     def _undisturbed(self) -> bool:
         return self._generation is not None and self._generation == self._nft.generation()
