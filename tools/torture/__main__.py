@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _conclude(outcome: Outcome, path: Path) -> int:
     if outcome.clean:
         return 0
-    path.write_text(json.dumps({"outcome": outcome.as_json(), "evidence": list(outcome.evidence)}, indent=1))
+    found = {"outcome": outcome.as_json(), "evidence": list(outcome.evidence), "logs": dict(outcome.logs)}
+    path.write_text(json.dumps(found, indent=1))
     sys.stderr.write(f"not all that must be zero is; the evidence is in {path}\n")
     return 1
 

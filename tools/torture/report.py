@@ -37,7 +37,8 @@ class Outcome:
     discarded: int
     agent_errors: Sequence[str] = ()
     stalled: str = ""
-    evidence: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    evidence: Sequence[Mapping[str, Any]] = ()
+    logs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def zeros(self) -> dict[str, int]:
         """Return what must be zero."""

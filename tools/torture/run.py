@@ -202,7 +202,8 @@ async def torture(options: Options, progress: Progress = lambda _: None) -> Outc
                 discarded=last.discarded if last else 0,
                 agent_errors=errors,
                 stalled=stalled,
-                evidence=judge.evidence if not stalled else [*judge.evidence, {"stalled": stalled, "logs": dict(logs)}],
+                evidence=judge.evidence,
+                logs={**logs, "storm": [f"{at:.3f} {what}" for at, what in storm.log]},
             )
 
 
