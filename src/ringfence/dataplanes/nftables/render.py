@@ -94,8 +94,11 @@ def _write_rulesets(program: Program, build: TableBuilder, memory: Memory) -> di
     known = memory.rulesets if memory.names == build.names else {}
     book = PeerBook(program.peer_sets, memory.members)
     written: dict[tuple[RulesetId, int], Written] = {}
+    needed = {(r, e.address.version) for e in program.endpoints for r in (e.ingress, e.egress) if r is not None}
     for ruleset, family in itertools.product(program.rulesets, FAMILIES):
         key = ruleset.id, family.version
+        if key not in needed:  # none of its pods has an address of this family
+            continue
         parts = memory.parts.get(ruleset.id)
         found = known.get(key)
         if found is None or found.parts != parts:
