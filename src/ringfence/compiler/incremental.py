@@ -10,7 +10,8 @@ It changes in place, and only forwards: whoever fails in the midst of a change h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from ringfence.compiler.compile import Compiling, is_local, places, refuse_unsupported, sorted_entries
 from ringfence.compiler.compile_index import PodIndex
@@ -65,8 +66,8 @@ class KeptProgram:
         """
         changed = set()
         peer_sets = numbers = False
-        for uid, new in pods.items():
-            old = self._pods.pop(uid, None)
+        for uid, old, new in _in_order({uid: (self._pods.get(uid), new) for uid, new in pods.items()}):
+            self._pods.pop(uid, None)
             if new is not None:
                 self._pods[uid] = new
             change = self._compiling.pods.change(old, new)
@@ -130,3 +131,20 @@ class KeptProgram:
             rules = self._compiling.rulesets[ruleset].rules
             self._asked[ruleset] = frozenset(rule.peers for rule in rules if not isinstance(rule.peers, AnyPeer))
         return self._asked[ruleset]
+
+
+def _in_order(
+    pods: Mapping[str, tuple[Endpoint | None, Endpoint | None]],
+) -> Iterator[tuple[str, Endpoint | None, Endpoint | None]]:
+    """Yield changes of pods (old and new) such that an address is given up before another pod takes it.
+
+    The indexes know addresses as those of *some* pod: taken first and given up afterwards, it would be nobody's.
+    """
+    rest = []
+    for uid, (old, new) in pods.items():
+        middle = old
+        if old is not None and (new is None or not old.addresses <= new.addresses):
+            middle = None if new is None else replace(new, addresses=old.addresses & new.addresses)
+            yield uid, old, middle
+        rest.append((uid, middle, new))
+    yield from ((uid, middle, new) for uid, middle, new in rest if middle != new)
