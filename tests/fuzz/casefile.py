@@ -46,8 +46,14 @@ def case_text(found: Disagreement) -> str:
         },
         "steps": steps,
     }
-    settings = "".join(f"# with {world.settings}\n" for world in worlds[-1:] if world.settings != DEFAULTS)
-    return _HEAD + settings + yaml.dump(case, Dumper=_Plain, sort_keys=False, width=110, allow_unicode=True)
+    chosen = worlds[-1].settings
+    if chosen != DEFAULTS:
+        case["settings"] = {
+            "nodeProbes": chosen.node_probes.value,
+            "ownNodeEgress": chosen.own_node_egress.value,
+            "establishedConnections": chosen.established.value,
+        }
+    return _HEAD + yaml.dump(case, Dumper=_Plain, sort_keys=False, width=110, allow_unicode=True)
 
 
 def _beginning(world: World) -> dict[str, Any]:

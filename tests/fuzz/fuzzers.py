@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 
 from ringfence.dataplanes.nftables.apply import NftablesDataplane
-from tests.fuzz import kernel
+from tests.fuzz import agents, kernel
 from tests.fuzz.agreement import compare, compare_meaning
 from tests.fuzz.walks import walks
 from tests.fuzz.wire import MakeDataplane, Wire, wire
@@ -60,6 +60,11 @@ def rules(bench: Bench, data: st.DataObject) -> None:
     bench.verdicts += compare_meaning(cluster, policies, data.draw(settings), (cluster, policies))
 
 
+def tidings(bench: Bench, data: st.DataObject) -> None:
+    """Agents that hear of a cluster's life in any order and any batches end where one begins that starts last."""
+    bench.verdicts += agents.draw_and_check(data, data.draw(walks(steps=5)))
+
+
 def packets(bench: Bench, data: st.DataObject) -> None:
     """Give first packets the oracle's verdict in the kernel, whatever program was in force before."""
     bench.verdicts += kernel.check_state(bench.wire, data.draw(worlds()))
@@ -78,5 +83,5 @@ def changes(bench: Bench, data: st.DataObject) -> None:
     bench.verdicts += kernel.check_change(bench.wire, before, after, flips=FLIPS)
 
 
-FUZZERS: Mapping[str, Fuzzer] = {each.__name__: each for each in (meaning, rules, packets, journeys, changes)}
+FUZZERS: Mapping[str, Fuzzer] = {each.__name__: each for each in (meaning, rules, tidings, packets, journeys, changes)}
 NEED_A_KERNEL = frozenset({"packets", "journeys", "changes"})

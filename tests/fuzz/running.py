@@ -21,6 +21,10 @@ SHRINK_SECONDS = 60.0
 _ROUND = 50
 
 
+class _TimeIsUp(KeyboardInterrupt):
+    """Stops hypothesis where it is, as Ctrl-C does: anything else that is raised it takes for an example's outcome."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one fuzzer did: how many examples and verdicts, and what it found: in words, and as a case file."""
@@ -49,7 +53,7 @@ def fuzz(
     def example(data: st.DataObject) -> None:
         nonlocal ran, last, until
         if time.monotonic() > until:
-            return
+            raise _TimeIsUp
         ran += 1
         try:
             FUZZERS[name](bench, data)
@@ -62,6 +66,8 @@ def fuzz(
     bench.verdicts = 0
     try:
         _run(example, seed=seed, examples=examples)
+    except _TimeIsUp:
+        pass
     except Exception:
         if last is None:
             raise

@@ -10,7 +10,7 @@ import pytest
 from tests.fuzz.fuzzers import FUZZERS, NEED_A_KERNEL, Bench
 from tests.fuzz.running import fuzz
 
-EXAMPLES = {"meaning": 30, "rules": 15, "packets": 30, "journeys": 12, "changes": 12}
+EXAMPLES = {"meaning": 30, "rules": 15, "tidings": 40, "packets": 30, "journeys": 12, "changes": 12}
 SEED = 20240601
 
 

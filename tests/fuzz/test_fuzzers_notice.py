@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.agent import reconcile as reconciling
 from ringfence.cases.build import load
 from ringfence.cases.engines import engine
 from ringfence.cases.run import run
@@ -18,6 +19,7 @@ from ringfence.compiler.program import CompiledRule, PeerSet, PortSpan, Program,
 from ringfence.dataplanes.base import Applied, Dataplane
 from ringfence.dataplanes.nftables.apply import NftablesDataplane
 from ringfence.host.nft import Nft
+from ringfence.kube.changes import Removed
 from ringfence.model.addresses import Block, Network
 from ringfence.model.cluster import Cluster, Endpoint
 from ringfence.model.policy import Rule
@@ -112,6 +114,21 @@ def test_what_is_found_is_a_case_of_the_corpus(monkeypatch: pytest.MonkeyPatch, 
 
         assert run_case(outcome, tmp_path) != []
     assert run_case(outcome, tmp_path) == []
+
+
+def test_a_faulty_agent_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that does not hear of deletions is found, though it lists everything now and then."""
+    right = reconciling._Draft.take
+
+    def wrong(self: reconciling._Draft, event: reconciling.Event) -> None:
+        if not isinstance(event.change, Removed):
+            right(self, event)
+
+    monkeypatch.setattr(reconciling._Draft, "take", wrong)
+
+    outcome = fuzz("tidings", Bench(), seed=7, examples=EXAMPLES, shrink_seconds=0.0)
+
+    assert "than one that starts now" in outcome.found
 
 
 def run_case(outcome: Outcome, directory: Path) -> list[str]:
