@@ -29,8 +29,8 @@ def test_no_verdict_is_wrong_while_everything_changes_and_dies(tmp_path: Path) -
     """Policies, labels and pods change, agents are killed, the API server goes, our table is tampered with: every
     packet gets a verdict that the states around it allow, and open connections that stay allowed live on.
     """
-    often = ("--kill-every", "2.5", "--outage-every", "7", "--tamper-every", "6")
-    code, counted, wrong = torture(tmp_path / "evidence.json", "--seconds", "18", "--seed", "20", *often)
+    often = ("--kill-every", "2.5", "--outage-every", "6", "--tamper-every", "5")
+    code, counted, wrong = torture(tmp_path / "evidence.json", "--seconds", "15", "--seed", "20", *often)
 
     assert wrong == ""
     assert code == 0

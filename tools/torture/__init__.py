@@ -4,10 +4,10 @@
 ::
 
     storm ── writes, kills, tampers ──> API server ──> agents ──> their kernels
-      │                                                                      ^ packets
-      └─ what was sent, what is proven in force ──> history                  │
-                                                       │                  hammer (a process of its own)
-                                        judge <────────┴── observations ─────┘
+      │                                                                 ^ packets
+      └─ what was sent, what is proven in force ──> history             │
+                                                       │              hammer (a process of its own)
+                                        judge <────────┴── observations ┘
                                           └─> counts, evidence
 
 ``history`` and ``worlds`` are pure. The expected verdicts are the oracle's; the compiler is not used here.

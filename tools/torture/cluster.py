@@ -126,13 +126,12 @@ class _Process:
 class Cluster:
     """Two or more nodes and an API server. A context manager; nothing of it is left afterwards."""
 
-    def __init__(self, node_count: int, *, agents_nice: int = 0) -> None:
+    def __init__(self, node_count: int) -> None:
         self.lab = f"torture{os.getpid()}"
         self.paths = LabPaths(Path(tempfile.mkdtemp(prefix="rfto-", dir="/tmp")))
         names = tuple(f"node-{chr(ord('a') + number)}" for number in range(node_count))
         self._config = LabConfig(self.lab, _free_port(), names)
         self.topology = plan_topology(self.lab, "azure", names)
-        self._nice = agents_nice
         self.nodes: dict[str, Node] = {}
 
     def __enter__(self) -> Self:
