@@ -47,12 +47,13 @@ class _Agent:
     async def commit(self) -> float:
         """Return when the next program was committed (seconds of the epoch)."""
         deadline = time.monotonic() + _PATIENCE
+        line = ""
         while time.monotonic() < deadline:
-            line = self.log.readline()
+            line += self.log.readline()  # it may be half written yet
             if not line.endswith("\n"):
                 await asyncio.sleep(0.001)
                 continue
-            entry = json.loads(line)
+            entry, line = json.loads(line), ""
             if entry["msg"] == "committed":
                 return datetime.datetime.fromisoformat(entry["time"]).timestamp()
         raise SystemExit(f"the agent committed nothing within {_PATIENCE:.0f} s")

@@ -8,18 +8,25 @@ the kernel. The baseline of an increment is the one into the smallest set.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from bench import worlds
 from bench.rows import Rows, timed
+from ringfence.apis.census import Census
+from ringfence.apis.core import Pod, convert, endpoint
 from ringfence.compiler.compile import compile_program
+from ringfence.compiler.incremental import KeptProgram
 from ringfence.compiler.program import Program
 from ringfence.dataplanes.nftables.apply import NftablesDataplane
 from ringfence.host import netns
 from ringfence.host.nft import Nft
 from ringfence.host.nft_elements import ElementChange
+from ringfence.model.cluster import Namespace, Node
+from ringfence.model.policy import Policy
+from ringfence.model.settings import DEFAULTS
 
 _LOCAL = 250
 
@@ -94,28 +101,61 @@ def bench_increment(rows: Rows) -> None:
         baseline: list[float] = []
         for members in (100, 1000) if rows.quick else (1000, 10_000, 100_000):
             rows.progress(f"{members} {kind}")
-            applies, inside = _increments(_with_members(kind, members), _with_members(kind, members + 1), repeats)
+            changes = _pods(members) if kind == "pods" else _blocks(members)
+            compiles, applies, inside = _increments(changes, 2 * repeats)
             baseline = baseline or inside
+            rows.row(f"one more or less of {members:,} {kind}: compile", compiles)
             rows.row(f"one more or less of {members:,} {kind}: apply whole", applies)
             rows.row(f"one more or less of {members:,} {kind}: in nftables", inside, against=baseline, aim="under 1 ms")
 
 
-def _with_members(kind: str, members: int) -> Program:
+def _kept(pods: list[worlds.Object], policy: worlds.Object) -> tuple[KeptProgram, Policy]:
+    """Return a program that is kept up with its cluster, as an agent keeps it, and its one policy."""
+    census = Census({each["metadata"]["uid"]: convert(Pod, each) for each in pods})
+    policies = worlds.policies_of([policy])
+    spaces = {worlds.SPACE: Namespace(worlds.SPACE)}
+    kept = KeptProgram(spaces, Node(worlds.NODE), worlds.NODE, census.endpoints, policies, DEFAULTS)
+    return kept, policies.tiers[0].policies[0]
+
+
+def _pods(members: int) -> Iterator[Callable[[], Program]]:
+    """Yield the first program, then changes: a client comes, and goes."""
+    pods = [worlds.pod(0, worlds.NODE, app="server")]
+    pods += [worlds.pod(1 + n, worlds.ELSEWHERE, app="client") for n in range(members)]
+    kept, _ = _kept(pods, worlds.policy("p", {"app": "server"}, [worlds.labelled(app="client")]))
+    yield lambda: kept.program
+    late = endpoint(convert(Pod, worlds.pod(1 + members, worlds.ELSEWHERE, app="client")))
+    while True:
+        yield lambda: kept.change({late.uid: late}, [])
+        yield lambda: kept.change({late.uid: None}, [])
+
+
+def _blocks(members: int) -> Iterator[Callable[[], Program]]:
+    """Yield the first program, then changes: a policy gets a block more, and loses it."""
     server = worlds.pod(0, worlds.NODE, app="server")
-    if kind == "blocks":
-        peers = [worlds.block(n) for n in range(members)]
-        return worlds.program_of([server], [worlds.policy("p", {"app": "server"}, peers)])
-    pods = [worlds.pod(1 + n, worlds.ELSEWHERE, app="client") for n in range(members)]
-    return worlds.program_of([server, *pods], [worlds.policy("p", {"app": "server"}, [worlds.labelled(app="client")])])
+    peers = [worlds.block(n) for n in range(members + 1)]
+    kept, small = _kept([server], worlds.policy("p", {"app": "server"}, peers[:-1]))
+    tier = worlds.policies_of([]).tiers[0]
+    large = worlds.policies_of([worlds.policy("p", {"app": "server"}, peers)]).tiers[0].policies[0]
+    yield lambda: kept.program
+    while True:
+        yield lambda: kept.change({}, [(tier, small, large)])
+        yield lambda: kept.change({}, [(tier, large, small)])
 
 
-def _increments(small: Program, large: Program, repeats: int) -> tuple[list[float], list[float]]:
-    applies, inside = [], []
+def _increments(changes: Iterator[Callable[[], Program]], repeats: int) -> tuple[list[float], list[float], list[float]]:
+    compiles, applies, inside = [], [], []
     with dataplane() as (engine, nft):
-        engine.apply(small)
-        for number in range(2 * repeats):
-            program = small if number % 2 else large
+        engine.apply(next(changes)())
+        for number, change in enumerate(itertools.islice(changes, repeats + 2)):
+            time.sleep(0.03)  # two changes in a row wait for each other's packets; this is about one that comes alone
+            start = time.perf_counter()
+            program = change()
+            compiled = time.perf_counter()
             before = nft.seconds
-            applies.append(timed(lambda: engine.apply(program)))  # noqa: B023 - called here
-            inside.append(nft.seconds - before)
-    return applies, inside
+            engine.apply(program)
+            if number > 1:  # the first ones find what they need later remembered
+                compiles.append(compiled - start)
+                applies.append(time.perf_counter() - compiled)
+                inside.append(nft.seconds - before)
+    return compiles, applies, inside

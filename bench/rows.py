@@ -60,7 +60,7 @@ class Rows:
         self.rows.append(row)
         note = f"  (aim {aim})" if aim else ""
         extremes = f"[{low:.2f} .. {high:.2f}, {len(values)} runs]"
-        self.say(f"  {what:<58} {middle:9.2f} {unit:<4} {extremes}{ratio}{note}")
+        self.say(f"  {what:<64} {middle:9.2f} {unit:<4} {extremes}{ratio}{note}")
 
 
 def timed(run: Callable[[], object]) -> float:

@@ -20,6 +20,7 @@ from tools.torture.storm import Storm
 
 REPAIR_SECONDS = DRIFT_SECONDS + 2.0  # the agent's look at its rules may come that late; writing them takes the rest
 _GIVE_UP_SECONDS = 20.0
+_REST_SECONDS = 0.5
 _TABLE = "inet ringfence"
 
 
@@ -87,26 +88,35 @@ class Misfortune:
         self.events["API server lost and found"] += 1
 
     async def tamper(self) -> None:
-        """Do something to the table of a node, and wait until it is undone."""
+        """Do something to the table of a node, and wait until it is undone.
+
+        Half of the times the agent has come to rest before, and must count a repair in time. Otherwise it may be in the
+        midst of writing, and what was done may be undone, or gone, without one: then the time that a repair may take is
+        waited for, and the packets after it tell.
+        """
         node = self.random.choice(list(self.cluster.nodes.values()))
+        resting = self.random.random() < 0.5
         async with node.steady:
-            before = await self._settled(node)
+            before = await self._ready(node)
+            if resting:
+                await self._at_rest(node)
             commands = self._mischief(node)
             if before is None or not commands:
                 return
             began = time.monotonic()
-            self.storm.note(f"tamper on {node.name}: {commands}")
+            self.storm.note(f"tamper on {node.name}, {'at rest' if resting else 'at any time'}: {commands}")
             node.nft.run(commands)
-            repaired = await self._repaired(node, before)
+            repaired = await self._repaired(node, before, _GIVE_UP_SECONDS if resting else REPAIR_SECONDS)
             ended = time.monotonic()
             self.windows.append(Window(node.name, began, ended))
         self.events["our table tampered with"] += 1
-        self.repair_seconds.append(ended - began)
-        if not repaired or ended - began > REPAIR_SECONDS:
+        if repaired:
+            self.repair_seconds.append(ended - began)
+        if resting and (not repaired or ended - began > REPAIR_SECONDS):
             self.unrepaired += 1
-        self.storm.note(f"repaired on {node.name} after {ended - began:.2f} s" if repaired else "never repaired")
+        self.storm.note(f"{'' if repaired else 'not '}repaired on {node.name} after {ended - began:.2f} s")
 
-    async def _settled(self, node: Node) -> float | None:
+    async def _ready(self, node: Node) -> float | None:
         """Wait until the agent is ready; returns how many repairs it counts."""
         deadline = time.monotonic() + _GIVE_UP_SECONDS
         while await node.gate.unready():
@@ -115,8 +125,16 @@ class Misfortune:
             await asyncio.sleep(0.02)
         return (await node.metrics()).get("ringfence_drift_repaired_total")
 
-    async def _repaired(self, node: Node, before: float) -> bool:
-        deadline = time.monotonic() + _GIVE_UP_SECONDS
+    async def _at_rest(self, node: Node) -> None:
+        """Wait until nothing has been written for a while."""
+        seen, since = node.nft.generation(), time.monotonic()
+        while time.monotonic() - since < _REST_SECONDS:
+            await asyncio.sleep(0.02)
+            if (now := node.nft.generation()) != seen:
+                seen, since = now, time.monotonic()
+
+    async def _repaired(self, node: Node, before: float, patience: float) -> bool:
+        deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             if (await node.metrics()).get("ringfence_drift_repaired_total", 0.0) > before:
                 return True
