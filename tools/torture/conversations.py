@@ -229,6 +229,13 @@ class Conversations:
                 self.discarded += 1
                 self._close(flow)
 
+    def renew(self) -> None:
+        """Close all UDP flows, and say nothing about them."""
+        for flow in list(self._flows.values()):
+            if flow.protocol == "UDP":
+                self.discarded += 1
+                self._close(flow)
+
     def _close(self, flow: _Flow) -> None:
         self._flows.pop(flow.number, None)
         if flow.protocol == "TCP":

@@ -22,7 +22,20 @@ from typing import NamedTuple
 
 from ringfence.host import netns
 from tools.torture.conversations import Conversations
-from tools.torture.messages import Add, Batch, Command, Drop, Dropped, Kind, Observation, Report, Stop, Stopped
+from tools.torture.messages import (
+    RENEWED,
+    Add,
+    Batch,
+    Command,
+    Drop,
+    Dropped,
+    Kind,
+    Observation,
+    Renew,
+    Report,
+    Stop,
+    Stopped,
+)
 from tools.torture.places import Standing, ended, facing
 from tools.torture.worlds import TCP_PORTS, UDP_PORTS
 
@@ -130,6 +143,9 @@ class Hammer:
             case Drop(name):
                 self._forget(name)
                 self._say(Dropped(name))
+            case Renew():
+                self._conversations.renew()
+                self._say(Dropped(RENEWED))
             case Stop():
                 self._stopping = time.monotonic() + SILENCE + 0.2
 

@@ -32,11 +32,17 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class Renew:
+    """Give up all open UDP flows for others. Answered by ``Dropped`` with ``RENEWED``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End, after what is on its way has arrived or has not."""
 
 
-Command = Add | Drop | Stop
+Command = Add | Drop | Renew | Stop
+RENEWED = ""
 
 
 class Kind(enum.Enum):

@@ -20,7 +20,7 @@ from tools.torture.cluster import Cluster, complaints
 from tools.torture.fence import FenceLost
 from tools.torture.history import History
 from tools.torture.judge import Judge
-from tools.torture.messages import Add, Batch, Command, Drop, Dropped, Place, Report, Stop, Stopped
+from tools.torture.messages import RENEWED, Add, Batch, Command, Drop, Dropped, Place, Renew, Report, Stop, Stopped
 from tools.torture.misfortune import Fault, Misfortune
 from tools.torture.report import Outcome
 from tools.torture.storm import Storm
@@ -72,6 +72,12 @@ class HammerProcess:
         dropped = self._dropped[name] = self._loop.create_future()
         self._tell(Drop(name))
         await asyncio.wait_for(dropped, _STOP_SECONDS)
+
+    async def renew(self) -> None:
+        """Return when all open UDP flows are given up for others."""
+        renewed = self._dropped[RENEWED] = self._loop.create_future()
+        self._tell(Renew())
+        await asyncio.wait_for(renewed, _STOP_SECONDS)
 
     async def stop(self) -> None:
         """Let it come to an end."""
@@ -157,7 +163,7 @@ async def torture(options: Options, progress: Progress = lambda _: None) -> Outc
             history = History(homes)
             hammering = HammerProcess(options)
             storm = Storm(cluster, client, history, hammering, random=random, slots=slots)
-            misfortune = Misfortune(cluster, client, storm, Random(options.seed + 1))
+            misfortune = Misfortune(cluster, client, storm, hammering.renew, Random(options.seed + 1))
             judge = Judge(
                 history,
                 homes,
