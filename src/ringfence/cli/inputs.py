@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 if TYPE_CHECKING:
-    from ringfence.apis.manifests import Offline
+    from ringfence.apis.manifests import Loaded, Offline
     from ringfence.errors import InvalidObject
 
 _SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
@@ -22,6 +22,18 @@ _LISTS = (
     (_SLICES, "discovery.k8s.io/v1", "EndpointSlice"),
     ("/apis/networking.k8s.io/v1/networkpolicies", "networking.k8s.io/v1", "NetworkPolicy"),
 )
+_WORKLOADS = (
+    ("/apis/apps/v1/deployments", "apps/v1", "Deployment"),
+    ("/apis/apps/v1/statefulsets", "apps/v1", "StatefulSet"),
+    ("/apis/apps/v1/daemonsets", "apps/v1", "DaemonSet"),
+    ("/apis/batch/v1/jobs", "batch/v1", "Job"),
+    ("/apis/batch/v1/cronjobs", "batch/v1", "CronJob"),
+)
+_UNTOLD = {
+    _SLICES: "Services without a selector lead nowhere known",
+    **{path: f"{kind}s that have no pods now are not known" for path, _, kind in _WORKLOADS},
+}
+"""What may be refused without making the rest useless, and what it then costs."""
 _READ = ("Namespace", "Node", "Pod", "Service", "EndpointSlice.discovery.k8s.io", "NetworkPolicy.networking.k8s.io")
 
 
@@ -36,17 +48,31 @@ class Inputs(NamedTuple):
 
 def from_files(filenames: Iterable[str], *, recursive: bool) -> Inputs:
     """Read files; prints everything that is wrong with them, a line each, and exits with 2 if anything is."""
-    from ringfence.apis.manifests import by_place, cluster_from_manifests, kind_of, load_paths
-    from ringfence.apis.workloads import is_workload
+    from ringfence.apis.manifests import by_place, cluster_from_manifests
 
-    loaded = load_paths(filenames, recursive=recursive, stdin=sys.stdin.read)
+    loaded = manifests(filenames, recursive=recursive)
     offline = cluster_from_manifests(loaded.manifests, fill_gaps=True)
     complain(by_place((*loaded.problems, *offline.problems)))
     objects = [manifest.object for manifest in loaded.manifests]
+    note_unread(objects)
+    return Inputs(objects, offline, "default", live=False)
+
+
+def manifests(filenames: Iterable[str], *, recursive: bool) -> Loaded:
+    """Read files, with the place of every object; what is wrong with them is returned too."""
+    from ringfence.apis.manifests import load_paths
+
+    return load_paths(filenames, recursive=recursive, stdin=sys.stdin.read)
+
+
+def note_unread(objects: Iterable[Mapping[str, Any]]) -> None:
+    """Tell of kinds that nothing is decided by."""
+    from ringfence.apis.manifests import kind_of
+    from ringfence.apis.workloads import is_workload
+
     unread = {kind_of(obj) for obj in objects if not is_workload(obj)} - set(_READ)
     for kind in sorted(unread):
         click.echo(f"note: {kind} is not read; only workloads and {', '.join(sorted(_READ))} decide", err=True)
-    return Inputs(objects, offline, "default", live=False)
 
 
 def complain(problems: Sequence[InvalidObject]) -> None:
@@ -59,9 +85,21 @@ def complain(problems: Sequence[InvalidObject]) -> None:
 
 def from_cluster(kubeconfig: str | None, context: str | None) -> Inputs:
     """Ask a cluster; prints a warning for each object that is stored and invalid."""
+    from ringfence.apis.manifests import cluster_from_objects
+
+    objects, namespace = stored(kubeconfig, context)
+    offline = cluster_from_objects(objects, fill_gaps=True)
+    for problem in offline.problems:
+        click.echo(f"warning: stored, but invalid; what is broken of it matches nothing: {problem}", err=True)
+    return Inputs(objects, offline, namespace, live=True)
+
+
+def stored(
+    kubeconfig: str | None, context: str | None, *, workloads: bool = False
+) -> tuple[list[Mapping[str, Any]], str]:
+    """Return the objects of a cluster, and the namespace of the context; workloads only on demand."""
     import msgspec
 
-    from ringfence.apis.manifests import cluster_from_objects
     from ringfence.cli.progress import Steps
     from ringfence.errors import ClusterError
     from ringfence.kube.config import load_access
@@ -70,17 +108,14 @@ def from_cluster(kubeconfig: str | None, context: str | None) -> Inputs:
     access = load_access(kubeconfig, context)
     objects: list[Mapping[str, Any]] = []
     with Steps(access.server) as steps, Connection(access) as connection:
-        for path, api_version, kind in _LISTS:
+        for path, api_version, kind in (*_LISTS, *(_WORKLOADS if workloads else ())):
             steps.show(f"reading {kind}s")
             # Items of a list do not repeat what they are.
             identity = {"apiVersion": api_version, "kind": kind}
             try:
                 objects += ({**msgspec.json.decode(raw), **identity} for raw in connection.items(path))
             except ClusterError as error:
-                if path != _SLICES or error.code not in (403, 404):
+                if path not in _UNTOLD or error.code not in (403, 404):
                     raise
-                click.echo(f"note: Services without a selector lead nowhere known: {error}", err=True)
-    offline = cluster_from_objects(objects, fill_gaps=True)
-    for problem in offline.problems:
-        click.echo(f"warning: stored, but invalid; what is broken of it matches nothing: {problem}", err=True)
-    return Inputs(objects, offline, access.default_namespace, live=True)
+                click.echo(f"note: {_UNTOLD[path]}: {error}", err=True)
+    return objects, access.default_namespace

@@ -25,8 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("ringfence.cli.doctor", "Say what this machine can run, what it lacks, and the remedy."),
     "explain": ("ringfence.cli.explain", "Say why a connection is allowed or denied, and by which policy."),
     "lab": ("ringfence.cli.lab", "A cluster on this machine: pods are network namespaces, kubectl works."),
+    "lint": ("ringfence.cli.lint", "Find what is wrong with policies, and what is probably not meant."),
     "reachability": ("ringfence.cli.reachability", "Say who reaches whom: a table, a list, a graph or a page."),
     "test": ("ringfence.cli.test", "Run cases: who may reach whom, decided by an engine of your choice."),
+    "validate": ("ringfence.cli.validate", "Say what the API server would refuse, with file, line and column."),
     "verdicts": ("ringfence.cli.verdicts", "Answer the probes of a case with an engine of your choice."),
 }
 

@@ -11,12 +11,12 @@ import ipaddress
 import random
 from collections.abc import Collection
 
+from ringfence.apis.services import HEADLESS
 from ringfence.lab.apiserver.api import Api
 from ringfence.lab.apiserver.objects import Object, spec_of
 from ringfence.model.addresses import Network
 
 NODE_PORTS = range(30000, 32768)
-HEADLESS = "None"
 _ATTEMPTS = 64
 # "the first part of the range is for addresses that users choose": a dynamic choice stays clear of it while it can
 _RESERVED = 256

@@ -1,85 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must hold of a Service."""
+"""What must hold of a Service: the rules of its spec, and which addresses and node ports are still free."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from ringfence.apis import fields, meta, names
+from ringfence.apis import fields
+from ringfence.apis.services import HEADLESS, spec_errors
 from ringfence.errors import FieldError
 from ringfence.lab.apiserver.api import Api
 from ringfence.lab.apiserver.kinds import clusteraddresses as addresses
 from ringfence.lab.apiserver.kinds.gowords import strings
 from ringfence.lab.apiserver.objects import Object, metadata, spec_of
 
-_CHOICES = {
-    "type": ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort"),
-    "sessionAffinity": ("ClientIP", "None"),
-    "ipFamilyPolicy": ("PreferDualStack", "RequireDualStack", "SingleStack"),
-    "internalTrafficPolicy": ("Cluster", "Local"),
-    "externalTrafficPolicy": ("Cluster", "Local"),
-}
-_PROTOCOLS = ("SCTP", "TCP", "UDP")
-
 
 def errors(api: Api, new: Object, old: Object | None) -> list[FieldError]:
     """Return what is wrong with a Service; ``old`` is None on creation."""
     spec = spec_of(new)
-    found = [
-        fields.not_supported(f"spec.{field}", spec[field], allowed)
-        for field, allowed in _CHOICES.items()
-        if spec.get(field) and spec[field] not in allowed
-    ]
-    found += meta.validate_labels(spec.get("selector") or {}, "spec.selector")
-    external = spec.get("type") == "ExternalName"
-    if external:
-        name = (spec.get("externalName") or "").rstrip(".")
-        if name:
-            found += fields.invalids("spec.externalName", spec["externalName"], names.is_dns1123_subdomain(name))
-        else:
-            found.append(fields.required("spec.externalName"))
-    elif not spec.get("ports") and spec.get("clusterIP") != addresses.HEADLESS:
-        found.append(fields.required("spec.ports"))
-    found += _port_errors(spec.get("ports") or [])
+    found = spec_errors(spec)
     found += _taken_port_errors(api, new)
-    if not external:
+    if spec.get("type") != "ExternalName":
         found += _address_errors(api, new, spec_of(old) if old else None)
     return found
-
-
-def _port_errors(ports: list[Object]) -> list[FieldError]:
-    found: list[FieldError] = []
-    seen_names: set[str] = set()
-    seen: set[tuple[str, int]] = set()
-    for index, port in enumerate(ports):
-        path, name = f"spec.ports[{index}]", port.get("name") or ""
-        number, protocol = port.get("port", 0), port.get("protocol") or "TCP"
-        if name:
-            bad = names.is_dns1123_label(name)
-            found += fields.invalids(f"{path}.name", name, bad)
-            if not bad and name in seen_names:
-                found.append(fields.duplicate(f"{path}.name", name))
-            seen_names.add(name)
-        elif len(ports) > 1:
-            found.append(fields.required(f"{path}.name"))
-        found += fields.invalids(f"{path}.port", number, names.is_port_number(number))
-        if protocol not in _PROTOCOLS:
-            found.append(fields.not_supported(f"{path}.protocol", protocol, _PROTOCOLS))
-        found += _target_errors(port.get("targetPort"), f"{path}.targetPort")
-        if (protocol, number) in seen:
-            found.append(fields.duplicate(path, {"protocol": protocol, "port": number}))
-        seen.add((protocol, number))
-    return found
-
-
-def _target_errors(target: Any, path: str) -> list[FieldError]:
-    match target:
-        case int():
-            return fields.invalids(path, target, names.is_port_number(target))
-        case str():
-            return fields.invalids(path, target, names.is_port_name(target))
-        case _:
-            return []
 
 
 def _taken_port_errors(api: Api, service: Object) -> list[FieldError]:
@@ -116,7 +56,7 @@ def _address_errors(api: Api, service: Object, before: Object | None) -> list[Fi
     taken = addresses.taken_addresses(api, but=metadata(service).get("uid", ""))
     found = []
     for address in given:
-        if address == addresses.HEADLESS:
+        if address == HEADLESS:
             continue
         network = addresses.network_of(api, addresses.family_of(address))
         if network is None or not addresses.is_inside(network, address):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from ringfence.apis.services import HEADLESS
 from ringfence.errors import FieldError
 from ringfence.lab.apiserver.api import Api
 from ringfence.lab.apiserver.kinds import clusteraddresses as addresses
@@ -94,7 +95,7 @@ def _set_addresses(api: Api, service: Object) -> None:
     if spec.get("type") == "ExternalName":
         return
     given = list(spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else []))
-    headless = given[:1] == [addresses.HEADLESS]
+    headless = given[:1] == [HEADLESS]
     families = _families(spec, [] if headless else given, headless=headless)
     if not headless:
         taken = set(addresses.taken_addresses(api, but=service["metadata"].get("uid", "")))

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies that select nobody, and peers that match nobody: only where the pods that there are, are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ringfence.apis.core import NAME_LABEL
+from ringfence.model.cluster import Endpoint
+from ringfence.model.labels import EVERYTHING, Operator, Selector
+from ringfence.model.policy import NamespacesMatching, PodPeer
+from ringfence.semantics.lint.andor import and_or
+from ringfence.semantics.lint.findings import Finding
+from ringfence.semantics.lint.parts import Written, found, peers_of, rules_of, scope_called
+from ringfence.semantics.lint.world import World
+
+_EVERYWHERE = NamespacesMatching(EVERYTHING)
+
+
+def subject(world: World, written: Written) -> Iterator[Finding]:
+    """Judge the podSelector of a policy."""
+    wanted = written.policy.subject
+    matched = world.pods(wanted)
+    explicit = wanted.pods != EVERYTHING
+    if matched.on_host and (explicit or not matched.pods):
+        left = "they stay open" if matched.pods else "it isolates nobody"
+        message = f"{world.called(matched.on_host)}: on the host network, so that no policy applies, and {left}"
+        yield found("host-network", written, "spec.podSelector", message)
+    elif _asks_for_something(wanted.pods) and not matched.pods and world.pods_known(written.namespace):
+        message = f"no pod of namespace {written.namespace} has {wanted.pods}"
+        yield found("selects-nothing", written, "spec.podSelector", f"{message}{_hint(world, wanted)}")
+
+
+def peers(world: World, written: Written) -> Iterator[Finding]:
+    """Judge the peers of each rule of a policy."""
+    for direction, rule in rules_of(written):
+        confused = list(and_or(world, written, peers_of(direction, rule)))
+        yield from confused
+        for each in peers_of(direction, rule):
+            if isinstance(each.peer, PodPeer) and each.path not in {one.path for one in confused}:
+                yield from _nobody(world, written, each.peer, each.path)
+
+
+def _nobody(world: World, written: Written, peer: PodPeer, path: str) -> Iterator[Finding]:
+    matched = world.pods(peer)
+    if matched.pods:
+        return
+    if matched.on_host:
+        message = f"{world.called(matched.on_host)}: on the host network, where it is no pod but its node's address"
+        yield found("host-network", written, path, message)
+        return
+    if isinstance(peer.scope, NamespacesMatching) and not world.namespaces(peer.scope):
+        if not _asks_for_something(peer.scope.selector):
+            return
+        mislabelled = _mislabelled(world, peer.scope.selector)
+        if world.whole or mislabelled:
+            message = f"no namespace has {peer.scope.selector}{mislabelled}"
+            yield found("peer-matches-nothing", written, f"{path}.namespaceSelector", message)
+    elif _asks_for_something(peer.pods) and world.scope_known(peer.scope):
+        message = f"no pod of {scope_called(peer.scope)} has {peer.pods}{_hint(world, peer)}"
+        yield found("peer-matches-nothing", written, f"{path}.podSelector", message)
+
+
+def _asks_for_something(wanted: Selector) -> bool:
+    """Tell whether a selector asks for labels that are there; "everybody but" may well be nobody at the moment."""
+    return any(each.operator in (Operator.IN, Operator.EXISTS) for each in wanted.requirements)
+
+
+def _mislabelled(world: World, wanted: Selector) -> str:
+    """Return the namespace whose name is asked for as a label that it does not have, as a half sentence."""
+    for requirement in wanted.requirements:
+        if requirement.operator is not Operator.IN or requirement.key == NAME_LABEL:
+            continue
+        for name in requirement.values:
+            there = name in world.cluster.namespaces and name not in world.known.labelless
+            if there and requirement.key not in world.cluster.namespaces[name].labels:
+                return f"; namespace {name} has no label {requirement.key}, but always {NAME_LABEL}={name}"
+    return ""
+
+
+def _hint(world: World, wanted: PodPeer) -> str:
+    """Say what comes nearest to a selection that finds nobody: in another namespace, or by other labels."""
+    elsewhere = world.pods(PodPeer(_EVERYWHERE, wanted.pods)).pods
+    if elsewhere:
+        return f"; {world.called(elsewhere)} would match, in another namespace"
+    here = world.pods(PodPeer(wanted.scope)).pods
+    near = min(here, key=lambda endpoint: (len(wanted.pods.unmet(endpoint.labels)), endpoint.key), default=None)
+    if near is None or len(wanted.pods.unmet(near.labels)) == len(wanted.pods.requirements) > 1:
+        return ""
+    has = _has(near, (r.key for r in wanted.pods.unmet(near.labels)))
+    return f"; nearest: {world.called([near])} has {has}"
+
+
+def _has(endpoint: Endpoint, keys: Iterable[str]) -> str:
+    return ", ".join(f"{key}={endpoint.labels[key]}" if key in endpoint.labels else f"no {key}" for key in keys)
