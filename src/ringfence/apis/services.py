@@ -7,7 +7,7 @@ Which addresses and node ports are still free is the business of the server that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from ringfence.apis.fields import duplicate, invalids, not_supported, required
 from ringfence.apis.meta import OBJECT_META, validate_labels
@@ -122,3 +122,5 @@ def _target_errors(target: int | str | None, path: str) -> list[FieldError]:
             return invalids(path, target, is_port_name(target))
         case None:
             return []
+        case _:
+            assert_never(target)

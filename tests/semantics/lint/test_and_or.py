@@ -87,6 +87,13 @@ def test_rules_that_stand_by_themselves_are_no_finding(rules: str) -> None:
     assert found(policy(RULES % rules)) == []
 
 
+def test_a_rule_for_everything_is_no_half_of_another() -> None:
+    """It is another mistake."""
+    assert found(policy(RULES % "[{from: [{podSelector: {matchLabels: {a: b}}}]}, {}]")) == [
+        ("void-rule", "spec.ingress[1]")
+    ]
+
+
 def test_dns_to_everybody_is_a_rule_by_itself() -> None:
     """Egress to some pods, and to DNS anywhere."""
     egress = "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {a: b}}}]}, %s]}"

@@ -33,6 +33,9 @@ def test_a_service_port_in_ingress_is_found() -> None:
     assert (finding.rule.name, finding.path) == ("service-port", "spec.ingress[0].ports[0].port")
     assert finding.message == "TCP 80 is the port of Service shop/web; its pods listen on 8080"
     assert finding.advice == "write port 8080"
+    assert found(policy(ingress("[{port: 80}, {port: 8080, protocol: UDP}]")), WEB, FRONT) == [
+        ("service-port", "spec.ingress[0].ports[0].port")
+    ]
 
 
 def test_a_service_port_in_egress_is_found() -> None:

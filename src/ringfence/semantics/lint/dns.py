@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import assert_never
 
 from ringfence.model.addresses import Block
 from ringfence.model.cluster import PodKey
@@ -103,6 +104,8 @@ def _talks(rule: Rule) -> bool:
             return True
         case Peers(members):
             return any(not isinstance(peer, BlockPeer) or not _is_single(peer.block) for peer in members)
+        case _:
+            assert_never(rule.peers)
 
 
 def _is_single(block: Block) -> bool:
@@ -130,6 +133,8 @@ def _is_dns(world: World, match: PortMatch) -> bool:
             return name.startswith("dns") or name.endswith("dns")
         case AnyPort():
             return False
+        case _:
+            assert_never(match.port)
 
 
 def _covers_dns(world: World, match: PortMatch) -> bool:
@@ -140,6 +145,8 @@ def _covers_dns(world: World, match: PortMatch) -> bool:
             return False
         case AnyPort():
             return True
+        case _:
+            assert_never(match.port)
 
 
 def _reaches_inside(world: World, rule: Rule) -> bool:
@@ -149,6 +156,8 @@ def _reaches_inside(world: World, rule: Rule) -> bool:
             return True
         case Peers(members):
             return any(not isinstance(peer, BlockPeer) or _is_inside(world, peer) for peer in members)
+        case _:
+            assert_never(rule.peers)
 
 
 def _is_inside(world: World, peer: BlockPeer) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from ringfence.model.labels import EVERYTHING
 from ringfence.model.policy import (
@@ -92,6 +92,8 @@ def scope_called(scope: NamespaceScope) -> str:
             return f"namespace {name}"
         case NamespacesMatching(selector):
             return f"the namespaces with {selector}" if selector != EVERYTHING else "any namespace"
+        case _:
+            assert_never(scope)
 
 
 def found(rule: str, written: Written, path: str, message: str, remedy: str = "") -> Finding:

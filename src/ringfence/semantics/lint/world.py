@@ -12,11 +12,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from ringfence.apis.core import NAME_LABEL
 from ringfence.apis.manifests import cluster_from_objects
 from ringfence.apis.networkpolicy import lower, policy_set
+from ringfence.apis.services import SHAPE as SERVICE
+from ringfence.apis.shapes import conform
 from ringfence.apis.workloads import TWIN, is_workload
 from ringfence.model.addresses import Address, address_order
 from ringfence.model.cluster import Cluster, Endpoint, PodKey
@@ -111,6 +113,8 @@ class World:
                 names = self.namespaces(scope)
                 pinned = any(r.key == NAME_LABEL and r.operator is Operator.IN for r in selector.requirements)
                 return pinned and bool(names) and all(map(self.pods_known, names))
+            case _:
+                assert_never(scope)
 
     def service_list(self) -> list[Service]:
         """Return the Services, sorted."""
@@ -186,7 +190,8 @@ def world(objects: Sequence[Mapping[str, Any]], *, whole: bool, ill: Collection[
     offline = cluster_from_objects((*beside, *(obj for _, obj in policies)), fill_gaps=True)
     services = Services(offline.cluster)
     for obj in beside:
-        services.add(obj)
+        if (obj.get("apiVersion"), obj.get("kind")) == ("v1", "Service"):
+            services.add(conform(obj, SERVICE, "")[0])  # without nulls, which mean what is missing means
     written = [Written(number, obj, lower(obj).policy) for number, obj in policies]
     last = {each.policy.ref: each.policy for each in written}
     broken = (obj for number, obj in enumerate(objects) if number in ill and not _is_policy(obj))
