@@ -110,12 +110,17 @@ def test_all_rules_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert [name for name, rule in RULES.items() if f"{name} (" not in out or rule.sentence not in out] == []
 
 
-def test_a_namespace_narrows_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not what is judged by."""
-    path = write(tmp_path / "a.yaml", WEB, TYPO, policy("{podSelector: {}, ingress: [{from: []}]}", namespace="bank"))
+def test_a_namespace_is_where_objects_of_files_are_that_name_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As kubectl apply -n has it; others stay where they are."""
+    bare = policy("{podSelector: {matchLabels: {app: website}}}")
+    del bare["metadata"]["namespace"]
+    path = write(tmp_path / "a.yaml", WEB, bare, INFO)
 
-    assert lint("-f", path, "-n", "bank") == 0
-    assert capsys.readouterr().out.endswith("1 info in 1 NetworkPolicy\n")
+    assert lint("-f", path, "-n", "shop", "--fail-on", "info") == 1
+    assert "warning[selects-nothing] NetworkPolicy shop/p" in capsys.readouterr().out
+    assert lint("-f", path) == 0
 
 
 def test_policies_of_other_kinds_are_missed_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,7 +190,7 @@ async def test_a_live_cluster_is_judged_as_what_it_is(tmp_path: Path, capsys: py
     assert [head.partition(":")[0] for head in heads] == [
         "warning[peer-matches-nothing] NetworkPolicy demo/demo-policy spec.ingress[0].from[0].podSelector",
         "warning[old-cidr] NetworkPolicy demo/old spec.ingress[0].from[0].ipBlock.cidr",
-        "2 warnings in 2 NetworkPolicies",
+        "2 warnings in 2 NetworkPolicies of namespace demo",
     ]
 
 
@@ -198,7 +203,9 @@ async def test_every_namespace_or_another_is_chosen(tmp_path: Path, capsys: pyte
 
     assert every.endswith("2 warnings in 2 NetworkPolicies\n")
     assert one.startswith("warning[selects-nothing] NetworkPolicy bank/x")
-    assert one.endswith("1 warning in 1 NetworkPolicy\n")
+    assert one.endswith("1 warning in 1 NetworkPolicy of namespace bank\n")
+    assert await _live(tmp_path, "-n", "empty", bank_x=ELSEWHERE) == 0
+    assert capsys.readouterr().out == "nothing found in 0 NetworkPolicies of namespace empty (-A reports on all 2)\n"
 
 
 async def test_workloads_of_a_cluster_count_and_may_be_refused(
@@ -209,12 +216,13 @@ async def test_workloads_of_a_cluster_count_and_may_be_refused(
     site = workload("bank/site", "{app: gone}")
     server.put("/apis/apps/v1/deployments", {"metadata": site["metadata"], "spec": {**site["spec"], "replicas": 0}})
     server.put(f"{NETWORKING}/networkpolicies", {"metadata": {"name": "x", "namespace": "bank"}, "spec": ELSEWHERE})
+    server.forbidden.add("/apis/batch/v1/jobs")
     async with server.serving() as serving:
         config = kubeconfig(tmp_path / "config", serving.url)
         code = await asyncio.to_thread(lint, "-n", "bank", "--kubeconfig", str(config))
 
     assert code == 0
-    assert "note: StatefulSets that have no pods now are not known: " in capsys.readouterr().err
+    assert capsys.readouterr().err == "note: Jobs that have no pods now are not known: refused: Forbidden\n"
 
 
 def test_the_namespace_is_one_or_all(capsys: pytest.CaptureFixture[str]) -> None:

@@ -175,11 +175,11 @@ def _against_cluster(
     namespace: str | None,
     access: tuple[str | None, str | None],
 ) -> _Sides:
-    from ringfence.cli.inputs import from_cluster, from_files
+    from ringfence.cli.inputs import from_cluster, from_files, in_namespace
 
     given = from_files(filenames, recursive=recursive).objects
     live = from_cluster(*access)
-    named = [_placed(obj, namespace or live.namespace) for obj in given if "NetworkPolicy" in str(obj.get("kind"))]
+    named = [in_namespace(obj, namespace or live.namespace) for obj in given if "NetworkPolicy" in str(obj.get("kind"))]
     if not named:
         raise click.UsageError(f"no NetworkPolicy in {', '.join(filenames)}")
     meant = {_identity(obj) for obj in named}
@@ -196,12 +196,6 @@ def _identity(obj: Mapping[str, Any]) -> tuple[str, ...]:
     kind = str(obj.get("kind"))
     namespace = () if kind in ("Namespace", "Node") else (str(meta.get("namespace") or "default"),)
     return kind, *namespace, str(meta.get("name"))
-
-
-def _placed(obj: Mapping[str, Any], namespace: str) -> Mapping[str, Any]:
-    """Return an object in a namespace, where kubectl would put it if it names none."""
-    meta = obj.get("metadata") or {}
-    return obj if meta.get("namespace") else {**obj, "metadata": {**meta, "namespace": namespace}}
 
 
 def _print(found: Differences, everyone: Sequence[Party], output: str) -> None:

@@ -34,6 +34,8 @@ _UNTOLD = {
     **{path: f"{kind}s that have no pods now are not known" for path, _, kind in _WORKLOADS},
 }
 """What may be refused without making the rest useless, and what it then costs."""
+_DISPENSABLE = frozenset(path for path, _, _ in _WORKLOADS)
+"""What a server that has no such kind cannot hold."""
 _READ = ("Namespace", "Node", "Pod", "Service", "EndpointSlice.discovery.k8s.io", "NetworkPolicy.networking.k8s.io")
 
 
@@ -63,6 +65,14 @@ def manifests(filenames: Iterable[str], *, recursive: bool) -> Loaded:
     from ringfence.apis.manifests import load_paths
 
     return load_paths(filenames, recursive=recursive, stdin=sys.stdin.read)
+
+
+def in_namespace(obj: Mapping[str, Any], namespace: str | None) -> Mapping[str, Any]:
+    """Return an object in a namespace, where kubectl would put it if it names none."""
+    meta = obj.get("metadata") or {}
+    if namespace is None or obj.get("kind") in ("Namespace", "Node") or not isinstance(meta, dict):
+        return obj
+    return obj if meta.get("namespace") else {**obj, "metadata": {**meta, "namespace": namespace}}
 
 
 def note_unread(objects: Iterable[Mapping[str, Any]]) -> None:
@@ -117,5 +127,6 @@ def stored(
             except ClusterError as error:
                 if path not in _UNTOLD or error.code not in (403, 404):
                     raise
-                click.echo(f"note: {_UNTOLD[path]}: {error}", err=True)
+                if error.code != 404 or path not in _DISPENSABLE:
+                    click.echo(f"note: {_UNTOLD[path]}: {error}", err=True)
     return objects, access.default_namespace

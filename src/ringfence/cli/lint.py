@@ -7,13 +7,14 @@ Gathers the objects, lets ``semantics.lint`` judge them, and prints what was fou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from ringfence.cli.validate import OUTPUTS
 
 if TYPE_CHECKING:
+    from ringfence.model.policy import ObjectRef
     from ringfence.semantics.lint.findings import Finding
 
 _FAIL_ON = ["error", "warning", "info", "never"]
@@ -29,7 +30,11 @@ _FAIL_ON = ["error", "warning", "info", "never"]
     help="Judge the objects of these files, and no cluster. May be repeated.",
 )
 @click.option("-R", "--recursive", is_flag=True, help="Read directories below those of -f too.")
-@click.option("-n", "--namespace", help="Report on the policies of this namespace only.")
+@click.option(
+    "-n",
+    "--namespace",
+    help="Report on the policies of this namespace; with -f, the namespace of objects that name none.",
+)
 @click.option("-A", "--all-namespaces", is_flag=True, help="Report on the policies of every namespace.")
 @click.option("--kubeconfig", metavar="FILE", help="Reach the cluster by this kubeconfig.")
 @click.option("--context", "context_name", metavar="NAME", help="Use this context of the kubeconfig.")
@@ -89,16 +94,17 @@ def command(
         _print_rules()
         return 0
     if filenames:
-        findings, policies = _of_files(filenames, recursive=recursive, namespace=namespace, disabled=disabled)
+        report = _of_files(filenames, recursive=recursive, namespace=namespace, disabled=disabled)
     else:
-        chosen = None if all_namespaces else namespace or ""
-        findings, policies = _of_cluster(kubeconfig, context_name, namespace=chosen, disabled=disabled)
-    ordered = reporting.in_order(findings)
+        report = _of_cluster(
+            kubeconfig, context_name, namespace=namespace, everywhere=all_namespaces, disabled=disabled
+        )
+    ordered = reporting.in_order(report.findings)
     if output == "text":
-        reporting.show_text(ordered, policies)
+        reporting.show_text(ordered, report.subject)
     else:
         asked = [rule for rule in RULES.values() if rule.name not in disabled]
-        reporting.show(ordered, output, "LintReport", rules=asked, policies=policies)
+        reporting.show(ordered, output, "LintReport", rules=asked, policies=report.policies)
     grave = None if fail_on == "never" else Severity[fail_on.upper()]
     return 1 if grave is not None and any(finding.severity >= grave for finding in ordered) else 0
 
@@ -122,42 +128,52 @@ def _print_rules() -> None:
             click.echo(line)
 
 
-def _of_files(
-    filenames: Sequence[str], *, recursive: bool, namespace: str | None, disabled: Sequence[str]
-) -> tuple[list[Finding], int]:
+class _Report(NamedTuple):
+    """What was found, of how many policies, and what to call those."""
+
+    findings: Sequence[Finding]
+    policies: int
+    subject: str
+
+
+def _of_files(filenames: Sequence[str], *, recursive: bool, namespace: str | None, disabled: Sequence[str]) -> _Report:
+    """Judge files; the namespace is that of objects that name none."""
     from ringfence.cli import inputs, reporting
     from ringfence.semantics.lint.run import lint
+    from ringfence.semantics.lint.summary import of
 
     loaded = inputs.manifests(filenames, recursive=recursive)
     reporting.readable(loaded)
-    objects = [manifest.object for manifest in loaded.manifests]
+    objects = [inputs.in_namespace(manifest.object, namespace) for manifest in loaded.manifests]
     # Of all that a chart holds beside, only policies of other kinds are missed.
     inputs.note_unread(obj for obj in objects if "NetworkPolicy" in str(obj.get("kind")))
     findings = reporting.placed(lint(objects, whole=False, disabled=disabled), loaded.manifests)
-    policies, chosen = _chosen(objects, findings, namespace)
-    return [*reporting.of_files(loaded.problems), *chosen], policies
+    count = len(_policies(objects))
+    subject = of(count, "NetworkPolicy", "NetworkPolicies")
+    return _Report([*reporting.of_files(loaded.problems), *findings], count, subject)
 
 
 def _of_cluster(
-    kubeconfig: str | None, context: str | None, *, namespace: str | None, disabled: Sequence[str]
-) -> tuple[list[Finding], int]:
-    """Judge a live cluster; the namespace is the context's if it is empty, and every one if it is None."""
+    kubeconfig: str | None, context: str | None, *, namespace: str | None, everywhere: bool, disabled: Sequence[str]
+) -> _Report:
+    """Judge a live cluster; told is of one namespace, or of every one."""
     from ringfence.cli import inputs
     from ringfence.semantics.lint.run import lint
+    from ringfence.semantics.lint.summary import of
 
     objects, default = inputs.stored(kubeconfig, context, workloads=True)
-    policies, chosen = _chosen(
-        objects, lint(objects, whole=True, disabled=disabled), default if namespace == "" else namespace
-    )
-    return chosen, policies
+    findings = lint(objects, whole=True, disabled=disabled)
+    policies = _policies(objects)
+    if everywhere:
+        return _Report(findings, len(policies), of(len(policies), "NetworkPolicy", "NetworkPolicies"))
+    chosen = namespace or default
+    count = sum(ref.namespace == chosen for ref in policies)
+    others = f" (-A reports on all {len(policies)})" if not count and policies else ""
+    subject = f"{of(count, 'NetworkPolicy', 'NetworkPolicies')} of namespace {chosen}{others}"
+    return _Report([each for each in findings if each.object.namespace in ("", chosen)], count, subject)
 
 
-def _chosen(
-    objects: Sequence[Mapping[str, Any]], findings: Sequence[Finding], namespace: str | None
-) -> tuple[int, list[Finding]]:
-    """Return how many policies are of a namespace, and what was found of its objects."""
+def _policies(objects: Sequence[Mapping[str, Any]]) -> list[ObjectRef]:
     from ringfence.semantics.lint.findings import ref_of
 
-    refs = [ref_of(obj) for obj in objects if obj.get("kind") == "NetworkPolicy"]
-    count = sum(namespace in (None, ref.namespace) for ref in refs)
-    return count, [each for each in findings if namespace in (None, each.object.namespace)]
+    return [ref_of(obj) for obj in objects if obj.get("kind") == "NetworkPolicy"]

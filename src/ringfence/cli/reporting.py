@@ -77,7 +77,7 @@ def show(findings: Sequence[Finding], output: str, kind: str, *, rules: Iterable
     click.echo(json.dumps(whole, indent=2, ensure_ascii=False))
 
 
-def show_text(findings: Sequence[Finding], policies: int) -> None:
+def show_text(findings: Sequence[Finding], subject: str) -> None:
     """Print findings for people, each with its reason and remedy, and how many there are."""
     from ringfence.semantics.lint import summary
 
@@ -85,4 +85,4 @@ def show_text(findings: Sequence[Finding], policies: int) -> None:
         click.secho(summary.headline(finding), fg=_COLOURS[finding.severity.word], color=colour())
         for line in summary.reasons(finding):
             click.echo(f"    {line}")
-    click.echo(summary.counted(findings, summary.of(policies, "NetworkPolicy", "NetworkPolicies")))
+    click.echo(summary.counted(findings, subject))

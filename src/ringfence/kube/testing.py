@@ -28,7 +28,8 @@ class ApiServer:
     ``watch_list``: ``yes`` streams initial lists, ``refused`` answers 422 as a server without the feature, ``ignored``
     behaves as one that is older still. ``gone``: how it says that a version is too old. ``tokens``: who may ask
     (None: everybody). ``stalled``: watches tell nothing more; ``stalled_paths``: those of these collections only (lists
-    tell everything). ``requests``: what was asked, as ``METHOD path?query``.
+    tell everything). ``forbidden``: collections that nobody may read. ``requests``: what was
+    asked, as ``METHOD path?query``.
     """
 
     watch_list: Literal["yes", "refused", "ignored"] = "yes"
@@ -38,6 +39,7 @@ class ApiServer:
     forgotten: int = 100
     stalled: bool = False
     stalled_paths: set[str] = field(default_factory=set)
+    forbidden: set[str] = field(default_factory=set)
     fail_after_pages: int | None = None
     collections: dict[str, dict[str, Object]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
@@ -152,6 +154,8 @@ class ApiServer:
         return web.json_response(self.put(path, obj), status=201)
 
     def _get(self, request: web.Request) -> web.Response:
+        if request.path in self.forbidden:
+            return _status(403, "Forbidden")
         one = self._one(request.path)
         if one is not None:
             return web.json_response(one)

@@ -32,11 +32,27 @@ def test_two_items_that_only_make_sense_as_one_are_found() -> None:
     assert "Deployment monitoring/prometheus in those of from[0]" in finding.message
 
 
+def test_two_items_that_look_like_one_are_told_of() -> None:
+    """A namespace, then pods, and no pod that shows what is meant."""
+    (finding,) = findings(policy(TWO % (MONITORING, LABELLED)))
+
+    assert (finding.rule.name, finding.path) == ("either-or", "spec.ingress[0].from[0]")
+    assert finding.message == (
+        "admits all pods of the namespaces with kubernetes.io/metadata.name=monitoring; the next item, pods with"
+        " app=prometheus of namespace shop"
+    )
+
+
 def test_two_items_that_may_well_be_meant_are_no_finding() -> None:
-    """The example of the Kubernetes documentation is one; pods of the own namespace prove another."""
-    assert found(policy(TWO % (MONITORING, LABELLED))) == []
+    """Pods first, then a namespace; or a third item, as in the Kubernetes documentation; or pods show it."""
+    items = f"{{podSelector: {LABELLED}}}, {{namespaceSelector: {MONITORING}}}"
+    swapped = f"{{podSelector: {{matchLabels: {{app: web}}}}, ingress: [{{from: [{items}]}}]}}"
+    three = swapped.replace("from: [", "from: [{ipBlock: {cidr: 203.0.113.0/24}}, ")
+
+    assert found(policy(swapped)) == found(policy(three)) == []
     assert found(policy(TWO % (MONITORING, "{matchLabels: {app: web}}")), WEB, PROMETHEUS) == []
     assert found(policy(TWO % (MONITORING, "{}")), WEB, PROMETHEUS) == []
+    assert found(policy(TWO % (MONITORING, "{}"))) == []
 
 
 def test_two_items_of_which_one_matches_nobody_are_that_finding_alone() -> None:

@@ -50,7 +50,7 @@ def test_a_block_for_services_is_found(cidr: str) -> None:
     (finding,) = findings(block(cidr), *CLUSTER)
 
     assert (finding.rule.name, finding.path) == ("service-address", PATH)
-    assert "it has been replaced by a pod's" in finding.message
+    assert "policy judges after translation" in finding.message
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,12 @@ def test_lists_that_were_written_down_empty_are_found() -> None:
     }
 
 
-def test_an_egress_list_that_was_written_down_empty_is_found() -> None:
-    """The same for to."""
-    assert found(policy(f"{{policyTypes: [Egress], egress: [{{to: [], {DNS[1:]}]}}")) == [
-        ("empty-means-any", "spec.egress[0].to")
-    ]
+def test_anywhere_is_written_as_an_empty_list_by_many() -> None:
+    """An egress list that is null is an accident, though."""
+    egress = "{policyTypes: [Egress], egress: [{to: %s, ports: [{port: 53, protocol: UDP}, {port: 53}]}]}"
+
+    assert found(policy(egress % "[]")) == []
+    assert found(policy(egress % "null")) == [("empty-means-any", "spec.egress[0].to")]
 
 
 def test_a_null_rule_admits_everything_and_has_no_empty_list() -> None:

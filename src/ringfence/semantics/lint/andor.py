@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two list items where one was meant, and one where two were: judged by evidence, never by looks.
+"""Two list items where one was meant, and one where two were: judged by evidence.
 
-Two items, one with a podSelector and one with a namespaceSelector, are a common and legitimate thing. They are
-reported if the one leaves the other without effect, or if pods show that only both together make sense.
+Two items, one with a podSelector and one with a namespaceSelector, are a common and legitimate thing. They are a
+mistake if the one leaves the other without effect, or if pods show that only both together make sense. By their looks
+they are told of at most: a namespace and then pods, and nothing else, is how people write the pods of a namespace.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def and_or(world: World, written: Written, placed: Sequence[PlacedPeer]) -> Iter
                 message = ""
         if message:
             yield found("and-or", written, each.path, message)
+    yield from _looks_like_one(world, written, placed)
 
 
 def _meant_as_one(world: World, written: Written, item: PlacedPeer, placed: Sequence[PlacedPeer]) -> str:
@@ -55,6 +57,21 @@ def _meant_as_one(world: World, written: Written, item: PlacedPeer, placed: Sequ
                 f" {index}: as two items they admit every pod of those namespaces"
             )
     return ""
+
+
+def _looks_like_one(world: World, written: Written, placed: Sequence[PlacedPeer]) -> Iterator[Finding]:
+    """Find a namespaceSelector followed by a podSelector, where no pod shows what is meant."""
+    match [each.peer for each in placed]:
+        case [PodPeer(NamespacesMatching(selector) as scope, everybody), PodPeer(InNamespace(), pods) as local] if (
+            everybody == EVERYTHING and pods != EVERYTHING and not _certainly_covers(selector, written.namespace)
+        ):
+            if any(world.pods(local)) or world.pods_known(written.namespace):
+                return
+            here = f"pods with {pods} of namespace {written.namespace}"
+            message = f"admits all pods of {scope_called(scope)}; the next item, {here}"
+            yield found("either-or", written, placed[0].path, message)
+        case _:
+            return
 
 
 def _meant_as_two(world: World, written: Written, peer: PodPeer) -> str:

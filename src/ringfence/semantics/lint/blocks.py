@@ -21,7 +21,7 @@ from ringfence.semantics.lint.parts import Written, block_peers, found, ports_of
 from ringfence.semantics.lint.world import World, sorted_texts
 
 _DNS = 53
-_AFTER = "by the time that policy judges, it has been replaced by a pod's"
+_AFTER = "policy judges after translation, and sees what is behind it"
 # Whole ranges of private addresses: whoever names one means more than the pods in it.
 _WIDE = frozenset(
     map(

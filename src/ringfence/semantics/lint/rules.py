@@ -41,9 +41,9 @@ _API = "Kubernetes API, networking.k8s.io/v1"
 _DOCS = "https://kubernetes.io/docs/concepts/services-networking/network-policies/"
 _SEMANTICS = "docs/semantics.md"
 _EPHEMERAL = "These should be cluster-external IPs, since Pod IPs are ephemeral and unpredictable."
-_REWRITING = (
-    "Cluster ingress and egress mechanisms often require rewriting the source or destination IP of packets. In cases"
-    " where this happens, it is not defined whether this happens before or after NetworkPolicy processing"
+_NODES = (
+    "Node specific policies (you can use CIDR notation for these, but you cannot target nodes by their Kubernetes"
+    " identities specifically)."
 )
 _OR = "Items in this list are combined using a logical OR operation."
 _ADDITIVE = (
@@ -104,6 +104,15 @@ _TABLE = (
         "for both at once, write podSelector and namespaceSelector in one item (one dash); for either, in two",
     ),
     LintRule(
+        "either-or",
+        Severity.INFO,
+        "a namespaceSelector, then a podSelector, in two items: they admit all pods of those namespaces",
+        _OR,
+        f"{_API}, NetworkPolicyIngressRule.from",
+        "if those pods in those namespaces are meant, write both in one item (one dash); if either, put the podSelector"
+        " first",
+    ),
+    LintRule(
         "split-rule",
         Severity.INFO,
         "peers in one rule and ports in the next: the one admits every port, the other everybody",
@@ -114,7 +123,7 @@ _TABLE = (
     LintRule(
         "empty-means-any",
         Severity.INFO,
-        "an empty list of peers or ports in a rule admits everything, not nothing",
+        "an empty or null list of peers or ports in a rule admits everything, not nothing",
         "`from` or `to` missing or `[]` means everybody, inside and outside of the cluster.",
         f"{_SEMANTICS} 5; of ports, 6",
         "leave the field out if everything is meant; leave the rule out if nothing is",
@@ -203,8 +212,8 @@ _TABLE = (
         "node-address",
         Severity.INFO,
         "an ipBlock for the address of one node: nodes come and go",
-        _REWRITING,
-        f"{_DOCS}#behavior-of-ipblock-selectors",
+        _NODES,
+        f"{_DOCS}#what-you-can-t-do-with-network-policies-at-least-not-yet",
         "name the nodes' whole subnet, if it is the nodes that are meant",
     ),
     LintRule(

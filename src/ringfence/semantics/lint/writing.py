@@ -31,13 +31,16 @@ def ignored_rules(written: Written) -> Iterator[Finding]:
 
 
 def empty_lists(written: Written) -> Iterator[Finding]:
-    """Find lists of peers or ports that were written down and hold nothing."""
+    """Find lists of peers or ports that were written down and hold nothing.
+
+    ``to: []`` is how many write "anywhere", and hardly ever a mistake.
+    """
     for direction, rule in rules_of(written):
         entry = _entry(written.object, direction, rule)
         side, whom = ("from", "from everybody") if direction is Direction.INGRESS else ("to", "to everybody")
         for field, means in ((side, whom), ("ports", "every port of every protocol")):
-            if field in entry and not entry[field]:
-                text = "[]" if entry[field] == [] else "null"
+            if field in entry and not entry[field] and (field, entry[field]) != ("to", []):
+                text = "null" if entry[field] is None else "[]"
                 yield found("empty-means-any", written, f"{rule.origin.path}.{field}", f"{text} means {means}")
 
 
