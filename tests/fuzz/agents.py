@@ -26,7 +26,7 @@ Told: TypeAlias = Any
 Objects: TypeAlias = Mapping[tuple[str, str], bytes]
 """Objects of a kind by key and uid, as JSON."""
 
-_KINDS = {"Namespace": Kind.NAMESPACES, "Node": Kind.NODES, "Pod": Kind.PODS, "NetworkPolicy": Kind.POLICIES}
+KINDS = {"Namespace": Kind.NAMESPACES, "Node": Kind.NODES, "Pod": Kind.PODS, "NetworkPolicy": Kind.POLICIES}
 
 
 def objects_of(world: World) -> dict[Kind, Objects]:
@@ -35,7 +35,7 @@ def objects_of(world: World) -> dict[Kind, Objects]:
     for obj in world.objects:
         meta = obj["metadata"]
         key = f"{meta['namespace']}/{meta['name']}" if "namespace" in meta else meta["name"]
-        found[_KINDS[obj["kind"]]][key, meta.get("uid", "")] = msgspec.json.encode(obj)
+        found[KINDS[obj["kind"]]][key, meta.get("uid", "")] = msgspec.json.encode(obj)
     return dict(found)
 
 

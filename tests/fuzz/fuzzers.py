@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
+from ringfence.agent.reconcile import Kind
 from ringfence.dataplanes.nftables.apply import NftablesDataplane
-from tests.fuzz import agents, kernel
+from tests.apiserver.test_no_body_breaks_the_server import SEEDS, answer_bodies
+from tests.fuzz import agents, broken, kernel
 from tests.fuzz.agreement import compare, compare_meaning
 from tests.fuzz.walks import walks
 from tests.fuzz.wire import MakeDataplane, Wire, wire
@@ -65,6 +67,33 @@ def tidings(bench: Bench, data: st.DataObject) -> None:
     bench.verdicts += agents.draw_and_check(data, data.draw(walks(steps=5)))
 
 
+def breakage(bench: Bench, data: st.DataObject) -> None:
+    """Keep what is left of a policy that something broke, and never allow more than before."""
+    world = data.draw(worlds(broken=False).filter(lambda drawn: bool(drawn.policies)))
+    number = data.draw(st.integers(0, len(world.policies) - 1))
+    values = data.draw(st.sampled_from((broken.NOTHING, broken.ANYTHING)))
+    manifest, where = data.draw(broken.mutated(world.policies[number], values, below="spec"))
+    bench.verdicts += broken.check_left_over(world, number, manifest)
+    bench.verdicts += broken.check_never_wider(world, number, manifest, where)
+
+
+def rubbish(bench: Bench, data: st.DataObject) -> None:
+    """Take any JSON for any object, and go on."""
+    world = data.draw(worlds())
+    kind = data.draw(st.sampled_from(Kind))
+    whole = [obj for obj in world.objects if agents.KINDS[obj["kind"]] is kind]
+    obj: object = data.draw(broken.json_values)
+    if whole and data.draw(st.integers(0, 4)) > 0:
+        obj, _ = data.draw(broken.mutated(data.draw(st.sampled_from(whole)), broken.ANYTHING))
+    bench.verdicts += broken.check_readable(kind, obj, world)
+
+
+def bodies(bench: Bench, data: st.DataObject) -> None:
+    """Have the lab's API server answer every body, whatever is in it, and show what it stored."""
+    answer_bodies(data.draw(st.randoms(use_true_random=False)), data.draw(st.sampled_from(sorted(SEEDS))))
+    bench.verdicts += 1
+
+
 def packets(bench: Bench, data: st.DataObject) -> None:
     """Give first packets the oracle's verdict in the kernel, whatever program was in force before."""
     bench.verdicts += kernel.check_state(bench.wire, data.draw(worlds()))
@@ -83,5 +112,7 @@ def changes(bench: Bench, data: st.DataObject) -> None:
     bench.verdicts += kernel.check_change(bench.wire, before, after, flips=FLIPS)
 
 
-FUZZERS: Mapping[str, Fuzzer] = {each.__name__: each for each in (meaning, rules, tidings, packets, journeys, changes)}
+FUZZERS: Mapping[str, Fuzzer] = {
+    each.__name__: each for each in (meaning, rules, tidings, breakage, rubbish, bodies, packets, journeys, changes)
+}
 NEED_A_KERNEL = frozenset({"packets", "journeys", "changes"})

@@ -10,7 +10,17 @@ import pytest
 from tests.fuzz.fuzzers import FUZZERS, NEED_A_KERNEL, Bench
 from tests.fuzz.running import fuzz
 
-EXAMPLES = {"meaning": 30, "rules": 15, "tidings": 40, "packets": 30, "journeys": 12, "changes": 12}
+EXAMPLES = {
+    "meaning": 30,
+    "rules": 15,
+    "tidings": 25,
+    "breakage": 20,
+    "rubbish": 60,
+    "bodies": 15,
+    "packets": 30,
+    "journeys": 12,
+    "changes": 12,
+}
 SEED = 20240601
 
 
@@ -35,4 +45,4 @@ def test_nothing_is_found(bench: Bench, name: str, examples: int) -> None:
 
     assert not outcome.found, f"{outcome.found}\n{outcome.case}"
     assert outcome.examples >= examples
-    assert outcome.verdicts > examples
+    assert outcome.verdicts >= examples

@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ringfence.agent import reconcile as reconciling
+from ringfence.apis.networkpolicy import lowering
 from ringfence.cases.build import load
 from ringfence.cases.engines import engine
 from ringfence.cases.run import run
@@ -131,6 +133,31 @@ def test_a_faulty_agent_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "than one that starts now" in outcome.found
 
 
+def test_a_policy_that_keeps_its_rules_for_pods_that_it_may_not_mean_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken podSelector selects more; a reader that lets the policy's rules stand for all of these widens."""
+    right = lowering._Reader._rule
+
+    def wrong(self: lowering._Reader, direction: str, index: int, entry: Any, *, void: bool) -> Rule:  # noqa: ARG001
+        return right(self, direction, index, entry, void=False)
+
+    monkeypatch.setattr(lowering._Reader, "_rule", wrong)
+
+    outcome = fuzz("breakage", Bench(), seed=7, examples=EXAMPLES, shrink_seconds=0.0)
+
+    assert "what is left of the policy" in outcome.found
+
+
+def test_an_agent_that_fails_for_an_object_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that trusts an object to have metadata is found."""
+    monkeypatch.setattr(
+        reconciling, "_stored", lambda obj: reconciling.StoredPolicy(obj["metadata"]["uid"], lowering.lower(obj))
+    )
+
+    outcome = fuzz("rubbish", Bench(), seed=7, examples=EXAMPLES, shrink_seconds=0.0)
+
+    assert "Traceback" in outcome.found
+
+
 def run_case(outcome: Outcome, directory: Path) -> list[str]:
     """Run the case that an outcome comes with; return what differs."""
     path = directory / "found.yaml"
@@ -247,4 +274,4 @@ def test_a_faulty_engine_is_found(fuzzer: str, engine_class: Callable[[Nft], Dat
         bench.close()
 
     assert outcome.found
-    assert "Found by fuzzing." in outcome.case
+    assert "Found by fuzzing." in outcome.case, outcome.found

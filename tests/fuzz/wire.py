@@ -49,7 +49,7 @@ _RAW = (Protocol.TCP, Protocol.UDP, Protocol.SCTP)
 _HOST_OF = {ip_address(a): node for node, addresses in NODE_ADDRESSES.items() for a in addresses}
 # Nobody's addresses: a packet between them passes whatever the policies, and so tells that all before it have passed.
 _NOBODY = (IPv4Address("198.51.100.1"), IPv4Address("198.51.100.2"))
-_PATIENCE = 2.0
+_PATIENCE = 10.0
 _BURST = 64
 _FIRST_NUMBER = 1 << 20  # smaller ones are for whoever makes packets of their own
 

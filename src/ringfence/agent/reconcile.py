@@ -135,11 +135,17 @@ def decode(kind: Kind, raw: bytes) -> Told:
             case Kind.PODS:
                 return decode_pod(raw)
             case Kind.POLICIES:
-                obj = msgspec.json.decode(raw)
-                meta = obj["metadata"]
-                return StoredPolicy(str(meta.get("uid", "")), lower(obj), str(meta.get("resourceVersion", "")))
-    except msgspec.ValidationError as error:
+                return _stored(msgspec.json.decode(raw))
+    except (msgspec.DecodeError, RecursionError) as error:
         return Unreadable(str(error))
+
+
+def _stored(obj: Any) -> StoredPolicy | Unreadable:
+    match obj:
+        case {"metadata": {**meta}}:
+            return StoredPolicy(str(meta.get("uid", "")), lower(obj), str(meta.get("resourceVersion", "")))
+        case _:
+            return Unreadable("a NetworkPolicy is an object with metadata")
 
 
 def reconcile(state: State, events: Sequence[Event]) -> Step:
