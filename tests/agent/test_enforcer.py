@@ -161,6 +161,18 @@ async def test_another_program_is_tried_at_once_after_a_refusal(setup: Setup) ->
     assert setup.dataplane.held == state("good").program
 
 
+async def test_going_back_after_a_refusal_is_a_commit(setup: Setup) -> None:
+    """A program may be refused half way: if the last good one is wanted again, it is written, and not only believed."""
+    good, bad = state("good"), state("bad")
+    await setup.enforcer.enforce(good, None)
+    setup.dataplane.failures = [HostRefused("in the midst of it", asked="", answered="")]
+    await setup.enforcer.enforce(bad, None)
+    await setup.enforcer.enforce(good, None)
+
+    assert setup.dataplane.applies == 3
+    assert setup.standing.unready() is None
+
+
 async def test_drift_is_repaired_and_counted(setup: Setup) -> None:
     """Somebody else's change is found within the interval and undone."""
     wanted = state("a")

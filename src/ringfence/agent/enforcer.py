@@ -151,6 +151,7 @@ class Enforcer:
 
     def _refuse(self, wanted: Program, error: Exception) -> None:
         self._refused = wanted
+        self._enforced = None  # what was done before the refusal is in force: going back takes another commit
         self._metrics.sync_errors.labels(stage="apply").inc()
         seconds = self._retry.failed(_now())
         facts = {"asked": error.asked[:2000]} if isinstance(error, HostRefused) else {}
