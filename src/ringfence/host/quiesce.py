@@ -38,8 +38,14 @@ class Quiet:
 
     def begin(self) -> None:
         """Start to wait for the packets that are under way now."""
-        self._waiting = threading.Thread(target=wait_for_packets, name="quiesce", daemon=True)
-        self._waiting.start()
+        waiting = threading.Thread(target=wait_for_packets, name="quiesce", daemon=True)
+        try:
+            waiting.start()
+        except RuntimeError:  # no thread is to be had (a limit of the control group): then here and now
+            self._waiting = None
+            wait_for_packets()
+        else:
+            self._waiting = waiting
 
     def wait(self) -> None:
         """Return when all packets are done with that were under way at the last ``begin``."""
