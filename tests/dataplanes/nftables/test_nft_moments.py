@@ -162,16 +162,16 @@ def test_long_rulesets_mean_the_same_as_short_ones(data: st.DataObject) -> None:
         check(before, data.draw(edits(before)))
 
 
-def _at_once(change: object, names: Names) -> steps.Steps:
+def _at_once(*change: object) -> steps.Steps:
     """Make everything in one transaction."""
-    found = steps.steps(change, names)  # type: ignore[arg-type]
+    found = steps.steps(*change)  # type: ignore[arg-type]
     changed = [part for transaction in found.transactions for part in transaction.changes]
     return steps.Steps(found.chains, found.idle, (changes.Transaction("once", changes=tuple(changed)),))
 
 
-def _backwards(change: object, names: Names) -> steps.Steps:
+def _backwards(*change: object) -> steps.Steps:
     """Shrink before growing."""
-    found = steps.steps(change, names)  # type: ignore[arg-type]
+    found = steps.steps(*change)  # type: ignore[arg-type]
     order = {"close": 0, "shrink": 1, "grow": 2, "open": 3}
     return steps.Steps(found.chains, found.idle, tuple(sorted(found.transactions, key=lambda t: order[t.purpose])))
 

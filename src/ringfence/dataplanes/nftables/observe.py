@@ -26,6 +26,8 @@ _STRANGERS = frozenset(
 )
 
 
+# What a set of ours has not: how many elements it can take, and what is done where one is found.
+_LIMITS = ("size", "stmt")
 _ADDRESS = ("ipv4_addr", "ipv6_addr")
 _PAIRS = tuple(f"{key} . {key}" for key in _ADDRESS)
 
@@ -95,13 +97,15 @@ def _set(body: Mapping[str, Any]) -> Set:
     kind = body["type"]
     interval = "interval" in body.get("flags", ())
     flags = [flag for flag in body.get("flags", ()) if flag != "interval"]
+    flags += [limit for limit in _LIMITS if limit in body]
     key = " . ".join(kind) if isinstance(kind, list) else str(kind)
     found = frozenset(_element(key, interval, e) for e in body.get("elem", ()))
     return Set(body["name"], " ".join((key, *flags)), interval, found)
 
 
 def _map(body: Mapping[str, Any]) -> VerdictMap:
-    key = body["type"] if body["map"] == "verdict" and "flags" not in body else f"{body['type']} : {body['map']}"
+    ours = body["map"] == "verdict" and not body.keys() & {"flags", *_LIMITS}
+    key = body["type"] if ours else f"{body['type']} : {body['map']}"
     found = {_element(body["type"], False, where): _verdict(value) for where, value in body.get("elem", ())}
     return VerdictMap(body["name"], key, found)
 

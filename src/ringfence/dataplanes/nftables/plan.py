@@ -56,7 +56,10 @@ def make_plan(observed: Observed, wanted: Table, names: Names) -> Plan | Obstacl
     tangled = entanglement(observed.table, wanted, change)
     if tangled:
         return Obstacle(stale=tuple(sorted({*tangled, *_control(wanted)})))
-    return _transactions(observed, wanted, steps(change, names))
+    moves = steps(change, observed.table.chains, names)
+    # A start may find them as an earlier one left them, and perhaps as somebody bent them since.
+    odd = tuple(chain.name for chain in moves.chains if observed.table.chains.get(chain.name, chain) != chain)
+    return Obstacle(bent=odd) if odd else _transactions(observed, wanted, moves)
 
 
 def _transactions(observed: Observed, wanted: Table, moves: Steps) -> Plan:
@@ -64,7 +67,7 @@ def _transactions(observed: Observed, wanted: Table, moves: Steps) -> Plan:
     new = [value for key, value in goal.items() if key not in there and not _is_base(value)]
     made = [*new, *(chain for chain in moves.chains if ("chain", chain.name) not in there)]
     bases = [chain for chain in wanted.chains.values() if _is_base(chain) and there.get(("chain", chain.name)) != chain]
-    meanwhile = [chain for chain in moves.chains if ("chain", chain.name) not in goal]
+    meanwhile = [chain for chain in moves.chains if not {("chain", chain.name)} & (goal.keys() | there.keys())]
     leftovers = [*(value for key, value in there.items() if key not in goal), *meanwhile]
     delete = [*_deletion(leftovers), *(f"delete {stranger}" for stranger in observed.strangers)]
     create = layout.creation(made)
@@ -128,7 +131,11 @@ def _interval(value: Set | VerdictMap) -> bool:
 def _has_strangers(value: Set | VerdictMap) -> bool:
     if any(isinstance(element, str) for element in value.elements):
         return True
-    return isinstance(value, VerdictMap) and not all(v.startswith(("jump ", "goto ")) for v in value.elements.values())
+    if not isinstance(value, VerdictMap):
+        return False
+    # What is gone to from the dispatch does not come back to it, and the other half of the flow would not be asked.
+    ours = ("jump ",) if value.name.startswith(DISPATCH) else ("jump ", "goto ")
+    return not all(verdict.startswith(ours) for verdict in value.elements.values())
 
 
 def _different(there: Table, wanted: Table) -> Iterator[str]:

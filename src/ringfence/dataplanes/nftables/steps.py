@@ -21,7 +21,8 @@ Each of these is what the old state (R and m) or the new one (S and n) says. Bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ringfence.dataplanes.nftables.changes import Change, Transaction
@@ -41,14 +42,14 @@ class Steps:
     transactions: tuple[Transaction, ...] = ()
 
 
-def steps(change: Difference, names: Names) -> Steps:
-    """Return how a difference without entanglement is made."""
-    both = _both_chains(change, names) if _needs_both(change) else {}
+def steps(change: Difference, there: Mapping[str, Chain], names: Names) -> Steps:
+    """Return how a difference without entanglement is made, where these chains are there."""
+    both = _both_chains(change, there, names) if _needs_both(change) else {}
     close = [
         *_resets(change.selves, Reset.growing),
         *_resets(change.isolated, Reset.growing),
         *_moves(moved for moved in change.moved if moved.new is not None and moved not in both),
-        *_moves(replace(moved, new=chain.name) for moved, chain in both.items()),
+        *_moves(replace(moved, new=chain.name) for moved, chain in both.items() if moved.old != chain.name),
     ]
     reopen = [
         *_moves(replace(moved, old=chain.name) for moved, chain in both.items()),
@@ -82,13 +83,29 @@ def _direction(moved: Moved) -> str:
     return moved.dispatch.removeprefix(DISPATCH).rstrip("0123456789.")
 
 
-def _both_chains(change: Difference, names: Names) -> dict[Moved, Chain]:
+_BOTH = "both"
+
+
+def _both_chains(change: Difference, there: Mapping[str, Chain], names: Names) -> dict[Moved, Chain]:
     chains = {}
     for moved in change.moved:
         if moved.old is not None and moved.new is not None:
-            rules = (Rule(f"jump {moved.old}"), Rule(f"jump {moved.new}"))
-            chains[moved] = Chain(names.by_content("both", map(str, rules)), rules)
+            rules = tuple(dict.fromkeys((*_asked_in_turn(moved.old, there), Rule(f"jump {moved.new}"))))
+            chains[moved] = Chain(names.by_content(_BOTH, map(str, rules)), rules)
     return chains
+
+
+def _asked_in_turn(name: str, there: Mapping[str, Chain]) -> tuple[Rule, ...]:
+    """Return the jumps that lead to a chain: what a change that was broken off left in force is taken apart, or each
+    attempt would wrap the last one's chain, until the kernel finds them too deep.
+    """
+    left = there.get(name)
+    if name.startswith(f"{_BOTH}-") and left is not None and all(_JUMP.fullmatch(str(rule)) for rule in left.rules):
+        return left.rules
+    return (Rule(f"jump {name}"),)
+
+
+_JUMP = re.compile(r"jump \S+")
 
 
 def _moves(moves: Iterable[Moved]) -> Iterator[Change]:
