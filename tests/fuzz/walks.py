@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ringfence.cases.format import PodSpec
 from tests.fuzz.manifests import NAMESPACES, manifests
-from tests.fuzz.worlds import NODE_ADDRESSES, POD_NAMES, PodAt, World, labels, namespace_labels, pods, ports, worlds
+from tests.fuzz.worlds import NODE_ADDRESSES, POD_NAMES, PodAt, World, labels, pods, ports, worlds
 
 Draw = st.DrawFn
 
@@ -97,7 +97,7 @@ def _namespace_changes(draw: Draw, world: World, _: Made) -> World:
     others: Mapping[str, Mapping[str, str]] = {n: each for n, each in world.namespaces.items() if n != name}
     if draw(st.integers(0, 3)) == 3:
         return replace(world, namespaces=others)
-    return replace(world, namespaces={**others, name: draw(namespace_labels)})
+    return replace(world, namespaces={**others, name: draw(labels)})
 
 
 def _node_changes(draw: Draw, world: World, _: Made) -> World:

@@ -7,7 +7,6 @@ address, with one that somebody else had before, completed, terminating, on the 
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -79,7 +78,6 @@ class World:
 
 
 labels = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES), max_size=2)
-namespace_labels = labels
 settings = st.builds(
     Settings,
     st.sampled_from([NodeProbes.ALLOW, NodeProbes.ALLOW, NodeProbes.DENY]),
@@ -137,13 +135,8 @@ def worlds(draw: st.DrawFn, *, broken: bool = True) -> World:
     ]
     return World(
         nodes=where,
-        namespaces={name: draw(namespace_labels) for name in known},
+        namespaces={name: draw(labels) for name in known},
         pods=tuple(draw(pods(name, serial, where)) for serial, name in enumerate(names, start=1)),
         policies=tuple(policies),
         settings=draw(settings),
     )
-
-
-def all_addresses() -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """Return every address that a pod or a node may have here."""
-    return [ipaddress.ip_address(a) for a in (*ADDRESSES, *(a for each in NODE_ADDRESSES.values() for a in each))]
