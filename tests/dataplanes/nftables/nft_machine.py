@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 
 from ringfence.dataplanes.nftables.changes import Transaction
 from ringfence.dataplanes.nftables.elements import Element, Pair, Span
@@ -135,6 +136,8 @@ class _Packet:
                     end = self.flow.source if way == "original" else self.flow.destination
                     if rest[0] == "vmap":
                         return ends | self.mapped(rest[1], end)
+                    if rest[0] == "&":
+                        end, rest = type(end)(int(end) & int(ip_address(rest[1]))), rest[2:]
                     found = self.asked(rest[0], end)
                     if False in found:
                         ends.add(None)

@@ -83,6 +83,7 @@ def blocks(*networks: str) -> Allow:
 
 
 MANY = tuple(f"10.77.{i}.1" for i in range(200))
+CROWD = tuple(f"10.{80 + i // 256}.{i % 256}.{8 * (i % 32)}/29" for i in range(1100))
 WIDE, SPLIT = ("10.9.0.0/16",), ("10.9.1.0/24", "10.9.0.0/28", "10.9.3.0/25")
 
 PAIRS = {
@@ -116,6 +117,12 @@ PAIRS = {
     "blocks are merged and split": (
         make_program(ingress("server", blocks(*WIDE)), egress("client", blocks("0.0.0.0/1"))),
         make_program(ingress("server", blocks(*SPLIT)), egress("client", blocks("10.9.2.0/31", "10.9.2.2/32"))),
+    ),
+    "very many blocks, of other lengths": (
+        make_program(ingress("server", blocks(*CROWD, "10.9.1.0/24")), egress("client", blocks(*CROWD, "10.9.2.2/32"))),
+        make_program(
+            ingress("server", blocks(*CROWD[:-1], "10.9.1.0/25")), egress("client", blocks(*CROWD[1:], "10.9.0.0/16"))
+        ),
     ),
     "one half opens while the other closes, by rules": (
         make_program(

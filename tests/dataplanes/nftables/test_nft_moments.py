@@ -21,7 +21,7 @@ from ringfence.compiler.program import (
     Ruleset,
     RulesetId,
 )
-from ringfence.dataplanes.nftables import changes, longlists, plan, steps
+from ringfence.dataplanes.nftables import changes, longlists, peers, plan, steps
 from ringfence.dataplanes.nftables.apply import _renamed
 from ringfence.dataplanes.nftables.changes import Plan
 from ringfence.dataplanes.nftables.layout import Names, Table
@@ -152,11 +152,12 @@ def test_a_table_gives_the_verdicts_of_its_program(program: Program) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_long_rulesets_mean_the_same_as_short_ones(data: st.DataObject) -> None:
-    """If every ruleset counts as long, verdicts and changes are what they are otherwise."""
+def test_long_rulesets_and_lists_of_blocks_mean_the_same_as_short_ones(data: st.DataObject) -> None:
+    """If every ruleset counts as long, and every list of blocks, verdicts and changes are what they are otherwise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(longlists, "LONG", 0)
         patch.setattr(longlists, "MANY", 1)
+        patch.setattr(peers, "MANY_BLOCKS", data.draw(st.sampled_from((0, 1, 1024))))
         before = data.draw(programs())
         check_table(before)
         check(before, data.draw(edits(before)))

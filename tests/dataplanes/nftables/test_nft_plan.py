@@ -62,6 +62,19 @@ def test_a_block_that_comes_is_one_element() -> None:
     assert steps(few, server(Allow(BLOCKS[1:]))) == [("shrink", 1)]
 
 
+def test_a_block_among_very_many_is_one_element_of_a_hash_set() -> None:
+    """An interval set would make the kernel walk through all of it; with a new prefix length comes a new set."""
+    crowd = tuple(f"198.{18 + i // 256}.{i % 256}.{32 * (i % 8)}/28" for i in range(1200))
+    few = server(Allow(crowd))
+
+    assert steps(few, server(Allow((*crowd, "203.0.113.0/28")))) == [("grow", 1)]
+    assert steps(few, server(Allow(crowd[1:]))) == [("shrink", 1)]
+    assert steps(few, server(Allow((*crowd, "203.0.113.7/32")))) == [
+        ("create", 0), ("fill", 1), ("close", 2), ("delete", 0),
+    ]  # fmt: skip
+    assert not any(each.interval for each in render(few).sets.values())
+
+
 def test_a_peer_with_another_label_is_added_before_it_is_taken_away() -> None:
     """It is admitted by two rules for a moment, and by none at no moment."""
     before = server(members("client", expression="a"), members("other", expression="b"))

@@ -7,10 +7,13 @@ The dispatch, who is isolated and who is who are told apart from sets of peers b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from ringfence.dataplanes.nftables.elements import Element, merged_spans, spans_of
+from ringfence.dataplanes.nftables.elements import Element, covered, merged_spans, spans_of, spans_of_prefixes
 from ringfence.dataplanes.nftables.layout import Key, Set, Table, VerdictMap, live
+from ringfence.dataplanes.nftables.peers import prefix_of
+from ringfence.model.addresses import Address
 
 DISPATCH, ISOLATED, SELF = "dispatch-", "isolated-", "self"
 
@@ -44,6 +47,16 @@ class Reset:
     def shrinking(self) -> tuple[frozenset[Element], frozenset[Element]]:
         """Return what goes and what comes afterwards, so that it covers the new alone."""
         return self._together() - self.plus, self.plus - self._together()
+
+    def covered(self, elements: frozenset[Element], pods: frozenset[Address]) -> AbstractSet[Address]:
+        """Return which pods elements of the set mean."""
+        length = prefix_of(self.set.name)
+        return covered(elements if length is None else spans_of_prefixes(elements, length), pods)
+
+    def concerns_others(self, address: Element) -> bool:
+        """Tell whether more has changed than whether one address is in the set."""
+        changed = self.plus | self.minus
+        return bool(changed if prefix_of(self.set.name) is not None else changed - {address})
 
     def _together(self) -> frozenset[Element]:
         changed = self.plus | self.minus

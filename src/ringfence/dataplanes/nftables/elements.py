@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, TypeAlias
 
 from ringfence.dataplanes.nftables import spelling
@@ -67,6 +68,15 @@ def merged_spans(ranges: Iterable[tuple[int, int]]) -> frozenset[Element]:
 def spans_of(elements: Iterable[Element]) -> list[Span]:
     """Return the spans among elements."""
     return [element for element in elements if isinstance(element, Span)]
+
+
+def spans_of_prefixes(elements: Iterable[Element], length: int) -> frozenset[Element]:
+    """Return the spans that begin at addresses and are as long as a prefix length says."""
+    return frozenset(
+        Span(int(each), int(each) + (1 << (each.max_prefixlen - length)) - 1)
+        for each in elements
+        if isinstance(each, IPv4Address | IPv6Address)
+    )
 
 
 def covered(elements: frozenset[Element], among: frozenset[Address]) -> AbstractSet[Address]:

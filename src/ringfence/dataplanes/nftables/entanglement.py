@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ringfence.dataplanes.nftables.difference import DISPATCH, SELF, Difference, Reset
-from ringfence.dataplanes.nftables.elements import Element, Pair, covered
+from ringfence.dataplanes.nftables.elements import Element, Pair
 from ringfence.dataplanes.nftables.layout import Chain, Key, Object, Table, reachable
 from ringfence.model.addresses import Address
 
@@ -60,7 +60,7 @@ def _under_other_rules(
             roots = [("chain", chain) for chain in chains if chain is not None]
             asked[chains] = reachable(objects, roots) & resets.keys()
         for key in asked[chains]:
-            if (resets[key].plus | resets[key].minus) - {moved.address}:
+            if resets[key].concerns_others(moved.address):
                 yield key
 
 
@@ -73,8 +73,9 @@ def _across_halves(
     for direction, gained_here in gains.items():
         roots = [key for key in objects if key[1].startswith(DISPATCH + direction)]
         for key in reachable(objects, roots) & resets.keys():
-            gained_here.update(dict.fromkeys(covered(resets[key].plus, pods), key))
-            losses[direction].update(dict.fromkeys(covered(resets[key].minus, pods), key))
+            reset = resets[key]
+            gained_here.update(dict.fromkeys(reset.covered(reset.plus, pods), key))
+            losses[direction].update(dict.fromkeys(reset.covered(reset.minus, pods), key))
     for one, other in (("ingress", "egress"), ("egress", "ingress")):
         for gained, key in gains[one].items():
             for lost, its_key in losses[other].items():

@@ -182,6 +182,8 @@ def _expression(value: Any) -> str:
             return ",".join(map(str, names))
         case {"&": [left, [*flags] | {"|": [*flags]}]}:
             return f"{_expression(left)} & ({'|'.join(map(str, flags))})"
+        case {"&": [left, str(mask)]}:
+            return f"{_expression(left)} & {mask}"
         case {"concat": [*parts]}:
             return " . ".join(map(_expression, parts))
         case {"range": [first, last]}:

@@ -18,7 +18,7 @@ from ringfence.dataplanes.nftables import elements, spelling
 from ringfence.dataplanes.nftables.elements import Element, Span, merged_spans
 from ringfence.dataplanes.nftables.layout import Names, Object, Rule, TableBuilder
 from ringfence.dataplanes.nftables.longlists import EVERY_PORT, Part, Parts, Spans, Traffic, by_protocol
-from ringfence.dataplanes.nftables.peers import Family, PeerBook, Wanted, asked_of
+from ringfence.dataplanes.nftables.peers import Family, PeerBook, PrefixSet, Wanted, asked_of
 from ringfence.model.policy import Action, Direction
 from ringfence.model.ports import AnyTraffic, Protocol
 
@@ -130,7 +130,11 @@ class _Writer:
         wanted = list(self._book.wanted(tuple(map(asked_of, rules)), self._family))
         self.wanted.update(dict.fromkeys(wanted))
         end = self._family.peer(self._direction)
-        return [f"{end} @{self.build.names.by_meaning(each.name)}" for each in wanted]
+        return [
+            f"{self._family.masked(end, each.length) if isinstance(each, PrefixSet) else end}"
+            f" @{self.build.names.by_meaning(each.name)}"
+            for each in wanted
+        ]
 
     def _ends(self, errors: Sequence[Rule]) -> list[Rule]:
         """Return the end of a chain: what no rule has let pass is dropped, but for ICMP errors about what is allowed.
