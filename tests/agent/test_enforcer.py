@@ -35,10 +35,12 @@ class Stubborn:
         self.failures: list[Exception] = []
         self.drift = False
         self.refuses: Program | None = None
+        self.meanwhile: Callable[[], object] = lambda: None
 
     def apply(self, program: Program) -> Applied:
         """Take a program, or fail."""
         self.applies += 1
+        self.meanwhile()
         if self.failures:
             raise self.failures.pop(0)
         if program == self.refuses:
@@ -70,7 +72,7 @@ def state(node: str) -> State:
 class Setup:
     """An enforcer with everything around it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, drift_seconds: float = 0.01) -> None:
         self.stderr = io.StringIO()
         monkeypatch.setattr("sys.stderr", self.stderr)
         self.dataplane = Stubborn()
@@ -84,7 +86,7 @@ class Setup:
             standing=self.standing,
             metrics=self.metrics,
             log=open_log("json"),
-            drift_seconds=0.01,
+            drift_seconds=drift_seconds,
         )
 
     async def until(self, wanted: State, condition: Callable[[], bool]) -> None:
@@ -205,6 +207,31 @@ async def test_last_good_program_is_mended_while_another_is_refused(setup: Setup
     setup.dataplane.refuses = None
     await setup.until(bad, lambda: setup.dataplane.held == bad.program)
     assert setup.standing.unready() is None
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_touch_in_the_midst_of_a_commit_is_looked_at(monkeypatch: pytest.MonkeyPatch, refused: bool) -> None:  # noqa: FBT001
+    """Whoever touched our rules may have done so after the commit had read them: it does not wait for the next turn."""
+    setup = Setup(monkeypatch, drift_seconds=3600)
+    await setup.enforcer.enforce(state("a"), None)
+    assert setup.enforcer.due > asyncio.get_running_loop().time() + 3000
+    loop = asyncio.get_running_loop()
+
+    def touch() -> None:
+        asyncio.run_coroutine_threadsafe(_now(setup.enforcer.look_soon), loop).result()
+
+    setup.dataplane.meanwhile = touch
+    if refused:
+        setup.dataplane.refuses = state("b").program
+    await setup.enforcer.enforce(state("b"), None)
+    setup.dataplane.meanwhile = lambda: None
+    await setup.until(state("b"), lambda: setup.dataplane.looks > 0)
+
+    assert setup.calls < 200
+
+
+async def _now(work: Callable[[], object]) -> None:
+    work()
 
 
 async def test_touch_before_the_first_commit_is_no_cause_to_look(setup: Setup) -> None:

@@ -115,13 +115,16 @@ class Enforcer:
             self._standing.commit(state)
 
     async def _commit(self, state: State, wanted: Program, *, passing: bool) -> None:
+        due, self._look_due = self._look_due, float("inf")
         applied = await self._apply(wanted)
         if applied is None:
+            self._look_due = min(self._look_due, due)
             return
         if self._since is not None:
             self._metrics.policy_realized_seconds.observe(_now() - self._since)
         self._settled(state, passing=passing)
-        self._look_due = _now() + self._drift_seconds
+        # Sooner if somebody touched our rules meanwhile, perhaps after they had been read.
+        self._look_due = min(self._look_due, _now() + self._drift_seconds)
         self._metrics.ruleset_rules.set(sum(len(ruleset.rules) for ruleset in wanted.rulesets))
         self._log.info(
             "committed",
