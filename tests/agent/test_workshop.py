@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,9 @@ from ringfence.apis.core import build_cluster
 from ringfence.apis.networkpolicy import policy_set
 from ringfence.compiler import incremental
 from ringfence.compiler.compile import compile_program
+from ringfence.compiler.program import Program
 from ringfence.kube.changes import Listed, Removed, Upserted
+from ringfence.model import persistent
 
 NODE = "n1"
 LABELS = st.dictionaries(st.sampled_from(("app", "tier")), st.sampled_from(("a", "b")), max_size=2)
@@ -122,7 +125,7 @@ def events(draw: st.DrawFn) -> Event:
             return Event(kind, Listed({k: decode(kind, msgspec.json.encode(o)) for k, o in (*more, (key, obj))}))
 
 
-def plain(state: State) -> object:
+def plain(state: State) -> Program:
     """Compile everything there is."""
     objects = state.objects
     cluster = build_cluster(
@@ -136,34 +139,38 @@ def plain(state: State) -> object:
 @given(st.lists(st.lists(events(), min_size=1, max_size=3), max_size=14), st.integers(0, 13))
 def test_every_step_arrives_at_the_program_of_its_objects(batches: list[list[Event]], again: int) -> None:
     """Whatever came before; also if an older state is gone on from, whose workshop has gone on without it."""
-    state = reconcile(State(NODE), [Event(kind, Listed({})) for kind in Kind]).state
-    states = [state]
-    for batch in batches:
-        state = reconcile(state, batch).state
-        states.append(state)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(persistent, "UNDIVIDED", 2)  # as large maps and sets are
+        state = reconcile(State(NODE), [Event(kind, Listed({})) for kind in Kind]).state
+        states, programs = [state], [plain(state)]
+        for batch in batches:
+            state = reconcile(state, batch).state
+            states.append(state)
+            programs.append(plain(state))
 
-        assert state.program == plain(state)
-    for batch in batches[again : again + 2]:
-        older = reconcile(states[min(again, len(states) - 1)], batch).state
+            assert state.program == programs[-1]
+        for batch in batches[again : again + 2]:
+            older = reconcile(states[min(again, len(states) - 1)], batch).state
 
-        assert older.program == plain(older)
+            assert older.program == plain(older)
+        assert [each.program for each in states] == programs
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(events(), max_size=20))
-def test_a_worn_workshop_is_exchanged_for_a_new_one(changes: list[Event]) -> None:
-    """What is kept of policies that are gone does not grow for ever."""
+def test_what_was_compiled_of_gone_policies_is_forgotten(changes: list[Event]) -> None:
+    """The program stays what it is, and the same workshop makes it; what it keeps does not grow for ever."""
     state = reconcile(State(NODE), [Event(kind, Listed({})) for kind in Kind]).state
-    most, incremental.MOST_FORGOTTEN = incremental.MOST_FORGOTTEN, 1
-    try:
+    workshop = state.workshop
+    assert workshop is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(incremental, "LEAST_FORGOTTEN", 0)
         for event in changes:
             state = reconcile(state, [event]).state
 
+            assert state.workshop is workshop
             assert state.program == plain(state)
-            assert state.workshop is not None
-            assert len(state.workshop._kept._forgotten) <= 2 + 1
-    finally:
-        incremental.MOST_FORGOTTEN = most
+            assert workshop._kept._forgotten_weight <= workshop._kept._weight
 
 
 def _world(count: int) -> State:

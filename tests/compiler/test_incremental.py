@@ -12,7 +12,19 @@ from ringfence.apis.networkpolicy import lower, policy_set
 from ringfence.compiler.compile import compile_program
 from ringfence.compiler.incremental import KeptProgram
 from ringfence.model.cluster import Cluster, Endpoint, Namespace, Node
-from ringfence.model.policy import PolicySet
+from ringfence.model.labels import Labels, Operator, Requirement, Selector
+from ringfence.model.policy import (
+    Action,
+    NamespacesMatching,
+    ObjectRef,
+    Origin,
+    Peers,
+    PodPeer,
+    Policy,
+    PolicySet,
+    Rule,
+)
+from ringfence.model.ports import ANY_TRAFFIC
 from ringfence.model.settings import DEFAULTS
 from tests.compiler.test_compile import endpoint
 
@@ -59,3 +71,26 @@ def test_an_address_changes_hands_within_one_change(change: dict[str, Endpoint |
             there = [pod for pod in pods.values() if pod is not None and pod.addresses]
 
             assert kept.change(told, []) == compile_program(Cluster(NAMESPACES, [NODE], there), wanted, "n")
+
+
+def test_a_namespace_comes_and_goes_under_policies_that_select_it_by_its_labels() -> None:
+    """Its pods become subjects and peers with its labels, and stop to be."""
+    wide = PodPeer(NamespacesMatching(Selector((Requirement("team", Operator.IN, ("a",)),))))
+    ref = ObjectRef("Wide", "", "w")
+    rule = Rule(Action.ALLOW, Peers((wide,)), ANY_TRAFFIC, Origin(ref, "spec.ingress[0]"))
+    policy = Policy(ref, wide, (rule,), None)
+    wanted = policy_set([policy, *policies().policies()])
+    held = {pod.uid: pod for pod in BEFORE}
+    spaces = [
+        Namespace("demo", Labels(labels)) for labels in ({}, {"team": "a"}, {"team": "a", "x": "y"}, {"team": "b"})
+    ]
+    kept = KeptProgram({}, NODE, "n", held, wanted, DEFAULTS)
+
+    for space in (*spaces, None, spaces[1]):
+        after = kept.change({}, [], {"demo": space})
+
+        assert after == compile_program(Cluster([space] if space else [], [NODE], BEFORE), wanted, "n")
+    assert kept.change({}, [(wanted.tiers[0], policy, None)]) == compile_program(
+        Cluster([spaces[1]], [NODE], BEFORE), policies(), "n"
+    )
+    assert kept.change({}, [], {"demo": None}) == compile_program(Cluster([], [NODE], BEFORE), policies(), "n")

@@ -29,6 +29,7 @@ from ringfence.apis.core import (
 from ringfence.apis.networkpolicy import Lowered, lower
 from ringfence.compiler.program import Program
 from ringfence.kube.changes import Change, Listed, Removed, Upserted
+from ringfence.model.persistent import PersistentMap
 from ringfence.model.policy import ObjectRef, Policy
 from ringfence.model.settings import DEFAULTS, Settings
 
@@ -195,11 +196,11 @@ def local_pods(program: Program) -> frozenset[str]:
 
 
 class _Draft:
-    """A state being written: collections are copied when first changed, once for a whole batch of events."""
+    """A state being written. What the old one holds is shared, and stays as it is."""
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._changed: dict[Kind, dict[str, Any]] = {}
+        self._changed: dict[Kind, PersistentMap[str, Any]] = {}
         self._touched: dict[Kind, set[str]] = {}  # of kinds that were not listed anew
         self._unreadable = dict(state.unreadable)
 
@@ -213,13 +214,13 @@ class _Draft:
                     self._unreadable[kind, key] = told.complaint
                     return
                 self._unreadable.pop((kind, key), None)
-                identity = _identity(key, told)
-                if self._known(kind).get(identity) != told:
-                    self._writable(kind, identity)[identity] = told
+                identity, known = _identity(key, told), self._known(kind)
+                if known.get(identity) != told:
+                    self._change(kind, identity, known.with_item(identity, told))
             case Removed(key, told):
                 self._unreadable.pop((kind, key), None)
                 for identity in self._meant(kind, key, told):
-                    del self._writable(kind, identity)[identity]
+                    self._change(kind, identity, self._known(kind).without(identity))
 
     def done(self) -> State:
         """Return the state written; what it meant is gone where objects changed."""
@@ -241,10 +242,6 @@ class _Draft:
         pairs = ((identity, old.get(identity), new.get(identity)) for identity in identities)
         return {identity: (before, after) for identity, before, after in pairs if before is not after}
 
-    def moves_ground(self, node: str) -> bool:
-        """Tell whether anything has changed that everything else stands on: namespaces, or the node itself."""
-        return bool(self.changes(Kind.NAMESPACES)) or node in self.changes(Kind.NODES)
-
     def _replace(self, kind: Kind, items: Mapping[str, Told]) -> None:
         known = self._known(kind)
         listed: dict[str, Any] = {}
@@ -257,8 +254,9 @@ class _Draft:
                 identity = _identity(key, told)
                 before = known.get(identity)
                 listed[identity] = before if before == told else told
-        if kind not in self._state.objects or listed != known:
-            self._changed[kind] = listed
+        same = len(listed) == len(known) and all(known.get(each) is obj for each, obj in listed.items())
+        if kind not in self._state.objects or not same:
+            self._changed[kind] = PersistentMap(listed)
             self._touched.pop(kind, None)
 
     def _meant(self, kind: Kind, key: str, told: Told) -> list[str]:
@@ -269,16 +267,18 @@ class _Draft:
         identity = _identity(key, told)
         return [identity] if identity in known and _uid(known[identity]) == _uid(told) else []
 
-    def _known(self, kind: Kind) -> Objects:
-        return self._changed[kind] if kind in self._changed else self._state.objects.get(kind, {})
+    def _known(self, kind: Kind) -> PersistentMap[str, Any]:
+        if kind in self._changed:
+            return self._changed[kind]
+        known = self._state.objects.get(kind, {})
+        return known if isinstance(known, PersistentMap) else PersistentMap(known)
 
-    def _writable(self, kind: Kind, identity: str) -> dict[str, Any]:
+    def _change(self, kind: Kind, identity: str, objects: PersistentMap[str, Any]) -> None:
         if kind not in self._changed:
-            self._changed[kind] = dict(self._state.objects.get(kind, {}))
             self._touched[kind] = set()
         if kind in self._touched:
             self._touched[kind].add(identity)
-        return self._changed[kind]
+        self._changed[kind] = objects
 
 
 def _identity(key: str, told: Known) -> str:
@@ -294,14 +294,15 @@ def _key(identity: str, obj: Known) -> str:
 
 
 def _made(state: State, draft: _Draft) -> State:
-    """Return a state with its program: changed from the last one if only pods and policies have changed since."""
+    """Return a state with its program: changed from the last one, where there is one to go on from."""
     workshop = state.workshop
-    if workshop is None or workshop.at != state.workshop_at or workshop.worn or draft.moves_ground(state.node):
+    if workshop is None or workshop.at != state.workshop_at:
         workshop = _workshop(state)
     else:
         pods = {identity: now for identity, (_, now) in draft.changes(Kind.PODS).items()}
         policies = [(_lowered(old), _lowered(new)) for old, new in draft.changes(Kind.POLICIES).values()]
-        workshop.change(pods, policies)
+        namespaces = {name: now for name, (_, now) in draft.changes(Kind.NAMESPACES).items()}
+        workshop.change(pods, policies, namespaces, state.objects[Kind.NODES].get(state.node))
     return replace(state, program=workshop.program, workshop=workshop, workshop_at=workshop.at)
 
 

@@ -49,17 +49,21 @@ class Workshop:
         """The program."""
         return self._kept.program
 
-    @property
-    def worn(self) -> bool:
-        """Tell whether it is time to begin anew."""
-        return self._kept.worn
-
     def change(
-        self, pods: Mapping[str, Pod | None], policies: Iterable[tuple[Policy | None, Policy | None]]
+        self,
+        pods: Mapping[str, Pod | None],
+        policies: Iterable[tuple[Policy | None, Policy | None]],
+        namespaces: Mapping[str, NamespaceObject | None],
+        own: NodeObject | None,
     ) -> Program:
-        """Take in pods by identity (None: gone) and policies (old, new), and return the program."""
+        """Take in what has changed (None: gone; of policies old and new), and the node; return the program."""
         at, self.at = self.at, -1
         tier = policy_set(()).tiers[0]
-        program = self._kept.change(self._census.change(pods), [(tier, old, new) for old, new in policies])
+        self._kept.move(node_of(own) if own is not None else None)
+        program = self._kept.change(
+            self._census.change(pods),
+            [(tier, old, new) for old, new in policies],
+            {name: None if each is None else namespace_of(each) for name, each in namespaces.items()},
+        )
         self.at = at + 1
         return program

@@ -12,6 +12,7 @@ rules. Whatever needs more (several tiers in use, a default or an action that pa
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from ringfence.compiler.compile_index import Place, PodIndex, PolicyIndex
@@ -125,6 +126,16 @@ class Compiling:
         """Compile anew what depends on the numbers that port names have in the cluster."""
         self._made.clear()
         self._parts.clear()
+
+    def keep(self, rulesets: AbstractSet[RulesetId]) -> None:
+        """Forget whatever is not needed for these rulesets, and all that is known by the identity of policies."""
+        self._names.clear()
+        self.forget_port_numbers()
+        self.rulesets = {ruleset_id: self.rulesets[ruleset_id] for ruleset_id in rulesets}
+        rules = (rule for ruleset in self.rulesets.values() for rule in ruleset.rules)
+        self.pods.keep_answers(
+            self.peer_sets.keep({rule.peers for rule in rules if not isinstance(rule.peers, AnyPeer)})
+        )
 
     def entries(self, endpoint: Endpoint) -> Iterator[EndpointEntry]:
         """Return what a local pod's addresses need; each address must be the pod's own."""

@@ -18,6 +18,7 @@ from typing import TypeAlias, assert_never
 from ringfence.model.addresses import Address
 from ringfence.model.cluster import Endpoint, Namespace
 from ringfence.model.labels import Labels, Operator, Selector
+from ringfence.model.persistent import PersistentSet
 from ringfence.model.policy import InNamespace, NamespaceScope, NamespacesMatching, ObjectRef, PodPeer, Policy
 from ringfence.model.ports import Protocol
 
@@ -38,14 +39,14 @@ class Identity:
 @dataclass(slots=True)
 class _NamespacePods:
     identities: dict[Labels, Identity] = field(default_factory=dict)
-    by_label: dict[LabelPair, list[Identity]] = field(default_factory=lambda: defaultdict(list))
+    by_label: dict[LabelPair, dict[Labels, Identity]] = field(default_factory=lambda: defaultdict(dict))
 
     def add(self, labels: Labels, addresses: frozenset[Address]) -> None:
         identity = self.identities.get(labels)
         if identity is None:
             identity = self.identities[labels] = Identity(labels)
             for pair in labels.items():
-                self.by_label[pair].append(identity)
+                self.by_label[pair][labels] = identity
         identity.addresses |= addresses
 
     def remove(self, labels: Labels, addresses: frozenset[Address]) -> None:
@@ -54,24 +55,59 @@ class _NamespacePods:
         if not identity.addresses:
             del self.identities[labels]
             for pair in labels.items():
-                self.by_label[pair].remove(identity)
+                del self.by_label[pair][labels]
+                if not self.by_label[pair]:
+                    del self.by_label[pair]
 
     def likely(self, selector: Selector) -> Iterable[Identity]:
         pairs = _needed_pairs(selector)
         if pairs is None:
             return self.identities.values()
-        return (identity for pair in pairs for identity in self.by_label.get(pair, ()))
+        return (identity for pair in pairs for identity in self.by_label.get(pair, {}).values())
 
 
 @dataclass(frozen=True, slots=True)
 class PodChange:
-    """What a pod that came, went or changed has changed: the peers that cover others now, and the port names that mean
-    others; ``numbers`` if a name has a number now that it had on no pod before, or the reverse.
+    """What pods that came, went or changed have changed: the peers that cover others now, and the port names that mean
+    others; ``numbers`` if a name has a number now that it had on no pod before, or the reverse. All of it is about
+    ``addresses``: everybody else is covered by whom it was covered before.
     """
 
     peers: frozenset[PodPeer]
-    ports: frozenset[PortKey]
-    numbers: bool
+    ports: frozenset[PortKey] = frozenset()
+    numbers: bool = False
+    addresses: frozenset[Address] = frozenset()
+
+
+@dataclass(slots=True)
+class _AskedPeers:
+    """The peers whose pods were asked for, filed by the namespace and by a label that a pod of theirs must have; None
+    where that may be any.
+    """
+
+    by_need: dict[tuple[str | None, LabelPair | None], dict[PodPeer, None]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
+
+    def add(self, peer: PodPeer) -> None:
+        for need in self._needs(peer):
+            self.by_need[need][peer] = None
+
+    def remove(self, peer: PodPeer) -> None:
+        for need in self._needs(peer):
+            del self.by_need[need][peer]
+            if not self.by_need[need]:
+                del self.by_need[need]
+
+    def likely(self, endpoint: Endpoint) -> Iterator[PodPeer]:
+        for namespace in (endpoint.key.namespace, None):
+            for pair in (None, *endpoint.labels.items()):
+                yield from self.by_need.get((namespace, pair), ())
+
+    @staticmethod
+    def _needs(peer: PodPeer) -> Iterator[tuple[str | None, LabelPair | None]]:
+        namespace = peer.scope.name if isinstance(peer.scope, InNamespace) else None
+        return ((namespace, pair) for pair in _needed_pairs(peer.pods) or (None,))
 
 
 class PodIndex:
@@ -81,11 +117,11 @@ class PodIndex:
     """
 
     def __init__(self, namespaces: Mapping[str, Namespace], endpoints: Iterable[Endpoint]) -> None:
-        self._known = namespaces
+        self._known = dict(namespaces)
         self._namespaces: dict[str, _NamespacePods] = defaultdict(_NamespacePods)
         self._scopes: dict[Selector, frozenset[str]] = {}
-        self._matches: dict[PodPeer, frozenset[Address]] = {}
-        self._asked: dict[str | None, list[PodPeer]] = defaultdict(list)  # by the one namespace that they are about
+        self._matches: dict[PodPeer, PersistentSet[Address]] = {}
+        self._asked = _AskedPeers()
         self._by_port: dict[PortKey, dict[int, set[Address]]] = {}
         for endpoint in endpoints:
             self._add(endpoint)
@@ -99,23 +135,47 @@ class PodIndex:
             self._add(new)
         peers = frozenset(self._changed_peers(old, new))
         numbers = any(frozenset(self._by_port.get(key, ())) != before for key, before in numbers_before.items())
-        return PodChange(peers, frozenset(numbers_before), numbers)
+        addresses = frozenset[Address]().union(*(end.addresses for end in (old, new) if end is not None))
+        return PodChange(peers, frozenset(numbers_before), numbers, addresses)
 
-    def matching(self, peer: PodPeer) -> frozenset[Address]:
+    def change_namespace(self, name: str, old: Namespace | None, new: Namespace | None) -> PodChange:
+        """Exchange a namespace (None: there is none): its pods come into scopes, and leave them."""
+        self._known.pop(name, None)
+        if new is not None:
+            self._known[name] = new
+        moved: dict[Selector, bool] = {}  # to whether the namespace is in it now
+        for selector, names in self._scopes.items():
+            now = new is not None and selector.matches(new.labels)
+            if now != (old is not None and selector.matches(old.labels)):
+                self._scopes[selector] = names | {name} if now else names - {name}
+                moved[selector] = now
+        peers, addresses = set(), frozenset[Address]()
+        for peer, covered in self._matches.items():
+            if isinstance(peer.scope, NamespacesMatching) and peer.scope.selector in moved:
+                pods = self._matching_in(name, peer.pods)
+                come = moved[peer.scope.selector]
+                self._matches[peer] = covered.exchanged(() if come else pods, pods if come else ())
+                peers.add(peer)
+                addresses |= pods
+        return PodChange(frozenset(peers), addresses=addresses)
+
+    def matching(self, peer: PodPeer) -> PersistentSet[Address]:
         """Return the addresses of the pods that a peer covers, as ``PodPeer.covers`` would tell them."""
         found = self._matches.get(peer)
         if found is None:
-            found = self._matches[peer] = frozenset().union(
-                *(
-                    identity.addresses
-                    for namespace in self.namespaces(peer.scope)
-                    if namespace in self._namespaces
-                    for identity in self._namespaces[namespace].likely(peer.pods)
-                    if peer.pods.matches(identity.labels)
-                )
-            )
-            self._asked[peer.scope.name if isinstance(peer.scope, InNamespace) else None].append(peer)
+            namespaces = self.namespaces(peer.scope)
+            pods = frozenset[Address]().union(*(self._matching_in(each, peer.pods) for each in namespaces))
+            found = self._matches[peer] = PersistentSet(pods)
+            self._asked.add(peer)
         return found
+
+    def keep_answers(self, peers: AbstractSet[PodPeer]) -> None:
+        """Forget what was asked for peers that are not among these."""
+        for peer in self._matches.keys() - peers:
+            del self._matches[peer]
+            self._asked.remove(peer)
+        asked = {peer.scope.selector for peer in peers if isinstance(peer.scope, NamespacesMatching)}
+        self._scopes = {selector: names for selector, names in self._scopes.items() if selector in asked}
 
     def port_numbers(self, name: str, protocol: Protocol) -> tuple[int, ...]:
         """Return the numbers that a port name has on the pods of the cluster, sorted."""
@@ -160,15 +220,20 @@ class PodIndex:
                     if not numbers[port.number]:
                         del numbers[port.number]
 
+    def _matching_in(self, namespace: str, pods: Selector) -> frozenset[Address]:
+        if namespace not in self._namespaces:
+            return frozenset()
+        identities = self._namespaces[namespace].likely(pods)
+        return frozenset().union(*(each.addresses for each in identities if pods.matches(each.labels)))
+
     def _changed_peers(self, old: Endpoint | None, new: Endpoint | None) -> Iterator[PodPeer]:
         ends = [end for end in (old, new) if end is not None and not end.host_network]
-        for namespace in dict.fromkeys((*(end.key.namespace for end in ends), None)):
-            for peer in self._asked.get(namespace, ()):
-                gone = old.addresses if old is not None and self._covers(peer, old) else frozenset()
-                come = new.addresses if new is not None and self._covers(peer, new) else frozenset()
-                if gone != come:
-                    self._matches[peer] = (self._matches[peer] - gone) | come
-                    yield peer
+        for peer in dict.fromkeys(peer for end in ends for peer in self._asked.likely(end)):
+            gone = old.addresses if old is not None and self._covers(peer, old) else frozenset()
+            come = new.addresses if new is not None and self._covers(peer, new) else frozenset()
+            if gone != come:
+                self._matches[peer] = self._matches[peer].exchanged(gone - come, come - gone)
+                yield peer
 
     def _covers(self, peer: PodPeer, endpoint: Endpoint) -> bool:
         return (
@@ -194,6 +259,7 @@ class PolicyIndex:
         self._by_label: dict[tuple[str, LabelPair], dict[int, tuple[Place, Policy]]] = defaultdict(dict)
         self._others: dict[str, dict[int, tuple[Place, Policy]]] = defaultdict(dict)
         self._answers: dict[str, dict[Labels, tuple[Policy, ...]]] = defaultdict(dict)
+        self._wide: dict[int, tuple[Place, Policy]] = {}  # whose subjects are in namespaces by their labels
         for place, policy in policies:
             self._add(place, policy)
 
@@ -202,7 +268,8 @@ class PolicyIndex:
         touched: frozenset[str] = frozenset()
         if old is not None:
             touched |= self._pods.namespaces(old.subject.scope)
-            for index in self._indexes(old):
+            self._wide.pop(id(old), None)
+            for index in self._indexes(old, self._pods.namespaces(old.subject.scope)):
                 index.pop(id(old), None)
         if new is not None:
             touched |= self._pods.namespaces(new[1].subject.scope)
@@ -210,6 +277,24 @@ class PolicyIndex:
         for namespace in touched:
             self._answers.pop(namespace, None)
         return touched
+
+    def change_namespace(self, name: str, old: Namespace | None, new: Namespace | None) -> bool:
+        """Exchange a namespace (None: there is none); tell whether its pods may be selected by others now."""
+        moved = False
+        for place, policy in self._wide.values():
+            assert isinstance(policy.subject.scope, NamespacesMatching)
+            selector = policy.subject.scope.selector
+            now = new is not None and selector.matches(new.labels)
+            if now != (old is not None and selector.matches(old.labels)):
+                moved = True
+                for index in self._indexes(policy, (name,)):
+                    if now:
+                        index[id(policy)] = place, policy
+                    else:
+                        index.pop(id(policy), None)
+        if moved:
+            self._answers.pop(name, None)
+        return moved
 
     def selecting(self, endpoint: Endpoint) -> tuple[Policy, ...]:
         """Return the policies whose subject covers an endpoint, in the order of their places."""
@@ -225,12 +310,14 @@ class PolicyIndex:
         return found
 
     def _add(self, place: Place, policy: Policy) -> None:
-        for index in self._indexes(policy):
+        if isinstance(policy.subject.scope, NamespacesMatching):
+            self._wide[id(policy)] = place, policy
+        for index in self._indexes(policy, self._pods.namespaces(policy.subject.scope)):
             index[id(policy)] = place, policy
 
-    def _indexes(self, policy: Policy) -> Iterator[dict[int, tuple[Place, Policy]]]:
+    def _indexes(self, policy: Policy, namespaces: Iterable[str]) -> Iterator[dict[int, tuple[Place, Policy]]]:
         pairs = _needed_pairs(policy.subject.pods)
-        for namespace in self._pods.namespaces(policy.subject.scope):
+        for namespace in namespaces:
             if pairs is None:
                 yield self._others[namespace]
             else:

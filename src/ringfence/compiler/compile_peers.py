@@ -8,22 +8,19 @@ that refers to the set alone. Rules that say the same in another order share one
 from __future__ import annotations
 
 import hashlib
-import ipaddress
-import operator
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 from ringfence.compiler.compile_index import PodChange, PodIndex, PortKey
+from ringfence.compiler.expressions import Expressions, Written, melted
 from ringfence.compiler.program import PeerSet, PeerSetId
-from ringfence.model.addresses import Address, Network
-from ringfence.model.labels import Selector
-from ringfence.model.policy import AnyPeer, BlockPeer, InNamespace, Peer, Peers, PodPeer
+from ringfence.model.addresses import Address
+from ringfence.model.persistent import PersistentSet
+from ringfence.model.policy import AnyPeer, BlockPeer, Peer, Peers, PodPeer
 from ringfence.model.ports import Protocol
-
-_Written = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +35,18 @@ class PortName:
         return f'pods with port "{self.name}" {self.protocol.value}/{self.number}'
 
 
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """What a set is made of: the members of an expression (None: any peer), narrowed to pods with a port or not."""
+
+    members: tuple[Written, ...] | None
+    port: PortName | None
+
+    @property
+    def pod_peers(self) -> tuple[PodPeer, ...]:
+        return tuple(each.member for each in self.members or () if isinstance(each.member, PodPeer))
+
+
 def digest(value: object) -> str:
     """Return 16 hexadecimal digits that stand for a value made of tuples, strings, numbers and None."""
     # repr tells all such values apart, and for these it is cheap.
@@ -49,9 +58,10 @@ class PeerSets:
 
     def __init__(self, pods: PodIndex) -> None:
         self._pods = pods
+        self._expressions = Expressions()
         self._sets: dict[PeerSetId, PeerSet] = {}
         self._plain_ids: dict[int, PeerSetId] = {}
-        self._recipes: dict[PeerSetId, tuple[AnyPeer | Peers, PortName | None]] = {}
+        self._recipes: dict[PeerSetId, _Recipe] = {}
         self._by_peer: dict[PodPeer, set[PeerSetId]] = defaultdict(set)
         self._by_port: dict[PortKey, set[PeerSetId]] = defaultdict(set)
 
@@ -63,9 +73,10 @@ class PeerSets:
         # By the identity of the peers, which the policies keep alive: hashing them costs as much as writing them.
         known = self._plain_ids.get(id(peers))
         if known is None:
-            members = _members(peers)
-            known = self._plain_ids[id(peers)] = PeerSetId(digest(("peers", tuple(members))))
-            self._ask(known, peers, tuple(members.values()), None)
+            members = self._expressions.write(peers)
+            known = PeerSetId(digest(("peers", tuple([each.key for each in members]))))
+            self._plain_ids[id(peers)] = known
+            self._ask(known, _Recipe(members, None))
         return known
 
     def with_port(self, peers: AnyPeer | Peers, port: PortName) -> PeerSetId:
@@ -74,10 +85,10 @@ class PeerSets:
         A block covers pods by their address here: "A named egress port never matches an address that is not a pod"
         (SEMANTICS 10).
         """
-        members = {} if isinstance(peers, AnyPeer) else _members(peers)
-        written = None if isinstance(peers, AnyPeer) else tuple(members)
+        members = None if isinstance(peers, AnyPeer) else self._expressions.write(peers)
+        written = None if members is None else tuple([each.key for each in members])
         set_id = PeerSetId(digest(("peers with port", written, port.name, port.protocol.value, port.number)))
-        self._ask(set_id, peers, tuple(members.values()), port)
+        self._ask(set_id, _Recipe(members, port))
         return set_id
 
     def made(self) -> tuple[PeerSet, ...]:
@@ -91,99 +102,81 @@ class PeerSets:
         changed = False
         for set_id in set().union(*asked):
             old = self._sets[set_id]
-            addresses = self._addresses(*self._recipes[set_id])
-            if addresses != old.addresses:
+            addresses = self._exchanged(self._recipes[set_id], old.addresses, change.addresses)
+            if addresses is not old.addresses:
                 self._sets[set_id] = replace(old, addresses=addresses)
                 changed = True
         return changed
 
-    def _ask(self, set_id: PeerSetId, peers: AnyPeer | Peers, members: tuple[Peer, ...], port: PortName | None) -> None:
+    def keep(self, set_ids: AbstractSet[PeerSetId]) -> frozenset[PodPeer]:
+        """Forget all sets but these, and who asked for which; returns the peers that they are made of."""
+        self._plain_ids.clear()
+        self._sets = {set_id: self._sets[set_id] for set_id in set_ids}
+        self._recipes = {set_id: self._recipes[set_id] for set_id in set_ids}
+        self._expressions.keep(each for recipe in self._recipes.values() for each in recipe.members or ())
+        self._by_peer.clear()
+        self._by_port.clear()
+        for set_id, recipe in self._recipes.items():
+            self._file(set_id, recipe)
+        return frozenset(self._by_peer)
+
+    def _ask(self, set_id: PeerSetId, recipe: _Recipe) -> None:
         if set_id in self._sets:
             return
-        self._recipes[set_id] = peers, port
-        for member in members:
-            if isinstance(member, PodPeer):
-                self._by_peer[member].add(set_id)
-        if port is not None:
-            self._by_port[port.name, port.protocol].add(set_id)
-        text = " or ".join(map(str, members))
+        self._recipes[set_id] = recipe
+        self._file(set_id, recipe)
+        members, port = recipe.members or (), recipe.port
+        text = " or ".join([each.text for each in members])
         if port is not None:
             text = f"({text}) and {port}" if members else str(port)
-        networks = () if port is not None else collapse(n for m in members for n in _networks(m))
-        selects = port is not None or any(isinstance(member, PodPeer) for member in members)
-        self._sets[set_id] = PeerSet(set_id, text, self._addresses(peers, port), networks, selects)
+        networks = () if port is not None else melted([spread for each in members for spread in each.spreads])
+        selects = port is not None or bool(recipe.pod_peers)
+        self._sets[set_id] = PeerSet(set_id, text, self._addresses(recipe), networks, selects)
 
-    def _addresses(self, peers: AnyPeer | Peers, port: PortName | None) -> frozenset[Address]:
+    def _file(self, set_id: PeerSetId, recipe: _Recipe) -> None:
+        for peer in recipe.pod_peers:
+            self._by_peer[peer].add(set_id)
+        if recipe.port is not None:
+            self._by_port[recipe.port.name, recipe.port.protocol].add(set_id)
+
+    def _addresses(self, recipe: _Recipe) -> PersistentSet[Address]:
+        port = recipe.port
         if port is None:
-            assert not isinstance(peers, AnyPeer)
-            found = [self._pods.matching(member) for member in peers.members if isinstance(member, PodPeer)]
-            return found[0] if len(found) == 1 else frozenset().union(*found)
+            return PersistentSet.union([self._pods.matching(peer) for peer in recipe.pod_peers])
         having = self._pods.having_port(port.name, port.protocol, port.number)
-        if isinstance(peers, AnyPeer):
-            return frozenset(having)
-        return frozenset().union(*(self._covered(member, having) for member in peers.members))
+        if recipe.members is None:
+            return PersistentSet(having)
+        return PersistentSet(frozenset().union(*(self._among(having, each.member) for each in recipe.members)))
 
-    def _covered(self, member: Peer, having: AbstractSet[Address]) -> AbstractSet[Address]:
+    def _exchanged(
+        self, recipe: _Recipe, addresses: AbstractSet[Address], changed: AbstractSet[Address]
+    ) -> AbstractSet[Address]:
+        """Return what a set is now whose recipe covers others only among some changed addresses."""
+        if recipe.port is None and len(recipe.pod_peers) == 1:
+            return self._pods.matching(recipe.pod_peers[0])
+        assert isinstance(addresses, PersistentSet)
+        port = recipe.port
+        having = None if port is None else self._pods.having_port(port.name, port.protocol, port.number)
+        gone: list[Address] = []
+        come: list[Address] = []
+        for address in changed:
+            if having is None:
+                covered = any(address in self._pods.matching(peer) for peer in recipe.pod_peers)
+            else:
+                covered = address in having and (recipe.members is None or self._covers(recipe.members, address))
+            (come if covered else gone).append(address)
+        return addresses.exchanged(gone, come)
+
+    def _covers(self, members: tuple[Written, ...], address: Address) -> bool:
+        return any(self._among((address,), each.member) for each in members)
+
+    def _among(self, some: Collection[Address], member: Peer) -> AbstractSet[Address]:
+        """Return who of some pods' addresses a peer covers."""
         match member:
             case PodPeer():
-                return self._pods.matching(member) & having
+                covered = self._pods.matching(member)
+                return covered & some if isinstance(some, AbstractSet) else {each for each in some if each in covered}
             case BlockPeer(block):
-                return {address for address in having if block.contains(address)}
+                return {address for address in some if block.contains(address)}
             case _:
                 assert_never(member)
-
-
-def _networks(member: Peer) -> tuple[Network, ...]:
-    return member.block.networks() if isinstance(member, BlockPeer) else ()
-
-
-def collapse(networks: Iterable[Network]) -> tuple[Network, ...]:
-    """Return disjoint networks that cover the same addresses, as few as possible, sorted."""
-    runs: list[list[tuple[int, int, int, Network]]] = []  # version, first, last: each run without a gap
-    for part in sorted(map(_spread, networks), key=operator.itemgetter(0, 1)):
-        run = runs[-1] if runs else None
-        if run is not None and part[0] == run[0][0] and part[1] <= run[0][2] + 1:
-            first = run[0]
-            run[0] = (*first[:2], max(first[2], part[2]), first[3])
-            run.append(part)
-        else:
-            runs.append([part])
-    # What stands alone is kept as it is: making networks of numbers costs the most.
-    return tuple(n for run in runs for n in ((run[0][3],) if len(run) == 1 else _summarized(*run[0][:3])))
-
-
-def _spread(network: Network) -> tuple[int, int, int, Network]:
-    first = int(network.network_address)
-    return network.version, first, first + (1 << (network.max_prefixlen - network.prefixlen)) - 1, network
-
-
-def _summarized(version: int, first: int, last: int) -> Iterable[Network]:
-    if version == 4:
-        return ipaddress.summarize_address_range(ipaddress.IPv4Address(first), ipaddress.IPv4Address(last))
-    return ipaddress.summarize_address_range(ipaddress.IPv6Address(first), ipaddress.IPv6Address(last))
-
-
-def _members(peers: Peers) -> dict[_Written, Peer]:
-    """Return the members of peers as they are written down, each once, sorted."""
-    return dict(sorted(((_write(member), member) for member in peers.members), key=operator.itemgetter(0)))
-
-
-def _write(member: Peer) -> _Written:
-    """Write a peer down so that different peers are never written the same, and so that they sort."""
-    match member:
-        case PodPeer(scope, pods):
-            if isinstance(scope, InNamespace):
-                return ("pods in namespace", scope.name, _write_selector(pods))
-            return ("pods in namespaces", _write_selector(scope.selector), _write_selector(pods))
-        case BlockPeer(block):
-            return ("block", _write_network(block.cidr), " ".join(map(_write_network, block.exceptions)))
-        case _:
-            assert_never(member)
-
-
-def _write_network(network: Network) -> str:
-    return f"{network.version}:{int(network.network_address):x}/{network.prefixlen}"
-
-
-def _write_selector(selector: Selector) -> str:
-    return repr([(r.key, r.operator.value, r.values) for r in selector.requirements])

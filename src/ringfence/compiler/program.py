@@ -2,10 +2,16 @@
 """The program: everything that one node enforces, as a value. No selector is left in it, only addresses and numbers.
 
 Same cluster and policies, same program, whatever path led there: everything is sorted, every id is a digest.
+
+A program that ``compiler.incremental`` made of another is equal to one that was compiled from nothing, and what has
+not changed in it (a ``PeerSet``, a ``Ruleset``, an ``EndpointEntry``, a tuple of them) *is* the object of the program
+before. So a dataplane looks for differences by identity first: the same object needs no second look, and another one
+may still be equal. Two ``addresses`` of one set, before and after a change, find quickly how they differ (``-``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NewType
 
@@ -31,7 +37,7 @@ class PeerSet:
 
     id: PeerSetId
     expression: str
-    addresses: frozenset[Address]
+    addresses: AbstractSet[Address]
     networks: tuple[Network, ...]
     selects: bool = True
 

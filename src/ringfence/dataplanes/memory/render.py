@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from ringfence.compiler.interpret import Ground, Half, Judgement, matches_traffic, own_node_decides
@@ -23,7 +24,7 @@ from ringfence.model.settings import Settings
 class AddressSet:
     """A peer set to look addresses up in. ``prefixes``: (IP version, length) -> the networks' leading bits."""
 
-    addresses: frozenset[Address]
+    addresses: AbstractSet[Address]
     prefixes: Mapping[tuple[int, int], frozenset[int]]
 
     def __contains__(self, address: Address) -> bool:

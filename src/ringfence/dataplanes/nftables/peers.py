@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, TypeAlias
 
-from ringfence.compiler.compile_peers import collapse
+from ringfence.compiler.expressions import collapse
 from ringfence.compiler.program import CompiledRule, PeerSet, PeerSetId
 from ringfence.dataplanes.nftables import spelling
 from ringfence.dataplanes.nftables.elements import Element, merged_spans
