@@ -19,7 +19,7 @@ from ringfence.errors import HostRefused
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _SUBSYSTEM = 10
 _NEW_ELEMENTS, _DELETE_ELEMENTS = _SUBSYSTEM << 8 | 12, _SUBSYSTEM << 8 | 14
-_REQUEST, _ACK, _CREATE, _NESTED = 0x1, 0x4, 0x400, 0x8000
+_REQUEST, _ACK, _EXCLUSIVE, _CREATE, _NESTED = 0x1, 0x4, 0x200, 0x400, 0x8000
 _INET = 1
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEMENT = 1, 2, 3, 1
 _KEY, _DATA, _FLAGS = 1, 2, 3
@@ -57,7 +57,8 @@ def encode_batch(changes: Iterable[ElementChange]) -> tuple[bytes, int]:
     bodies = [body for change in changes for body in _bodies(change)]
     messages = [_message(_BATCH_BEGIN, _REQUEST, 0, struct.pack(">BBH", 0, 0, _SUBSYSTEM))]
     for number, (adds, body) in enumerate(bodies, 1):
-        kind, flags = (_NEW_ELEMENTS, _REQUEST | _CREATE) if adds else (_DELETE_ELEMENTS, _REQUEST)
+        # Exclusive: an element that is there already would be passed over, and the transaction perhaps be none.
+        kind, flags = (_NEW_ELEMENTS, _REQUEST | _CREATE | _EXCLUSIVE) if adds else (_DELETE_ELEMENTS, _REQUEST)
         messages.append(_message(kind, flags | (_ACK if number == len(bodies) else 0), number, body))
     messages.append(_message(_BATCH_END, _REQUEST, len(bodies) + 1, struct.pack(">BBH", 0, 0, _SUBSYSTEM)))
     return b"".join(messages), len(bodies)

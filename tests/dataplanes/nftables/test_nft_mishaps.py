@@ -143,3 +143,31 @@ def test_spans_change_in_place_up_to_the_edges(router: Router, key: str, bits: i
         assert met[-1] == goal
         assert met[0] in (goal, merged_spans((*spans_of(now), *spans_of(goal))))
         now = goal
+
+
+def test_a_change_that_somebody_made_for_us_hides_nothing(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between our look and our commit they add the very elements that we would, and more: that is not counted as ours.
+
+    Adding what is there already would be no commit, and theirs would make up for it.
+    """
+    few, more = (
+        make_program(ingress("server", Allow(peers, expression=MEMBERS)))
+        for peers in (("client",), ("client", "other"))
+    )
+    router.dataplane.apply(few)
+    (grow,) = router.dataplane.plan(more).transactions
+    change_elements = router.nft.change_elements
+
+    def late(changes: Iterable[ElementChange]) -> None:
+        router.nft.run(f"{grow.text}insert rule inet ringfence forward accept\n")
+        change_elements(changes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(router.nft, "change_elements", late)
+        with pytest.raises(HostRefused):
+            router.dataplane.apply(more)
+
+    assert router.dataplane.drifted()
+    router.dataplane.apply(more)
+    assert not router.dataplane.drifted()
+    assert observe(router.nft).table.chains["forward"].rules[0].text.startswith("jump ")
