@@ -37,7 +37,11 @@ class Dataplane(Protocol):
         ...
 
     def apply(self, program: Program) -> Applied:
-        """Put a program in force, whole. Raises ``Unsupported`` or ``HostRefused``; the old program then stays."""
+        """Put a program in force, whole. Raises ``Unsupported``; the old program then stays.
+
+        Raises ``HostRefused``, perhaps half way: each flow then has a verdict of the old program or of this one, and
+        only another ``apply``, of whichever program, makes it one of them for all.
+        """
         ...
 
     def drifted(self) -> bool:
