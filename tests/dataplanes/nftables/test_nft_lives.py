@@ -23,6 +23,7 @@ from ringfence.dataplanes.nftables.plan import in_force, make_plan
 from ringfence.dataplanes.nftables.render import Memory, render
 from ringfence.model.addresses import Address, Network
 from tests.dataplanes.nftables.nft_machine import moments, verdicts
+from tests.dataplanes.nftables.nft_router import Allow, ingress, make_program
 from tests.dataplanes.nftables.test_nft_moments import EXPRESSIONS, FLOWS, PODS, edits, programs
 
 # What an expression says stays: its id is a digest of it. The third has no selectors, the last leaves nothing out.
@@ -103,3 +104,16 @@ def test_so_it_is_with_long_rulesets(data: st.DataObject) -> None:
         patch.setattr(longlists, "LONG", 0)
         patch.setattr(longlists, "MANY", 1)
         live(data)
+
+
+def test_versions_of_what_is_gone_are_forgotten() -> None:
+    """Policies come, are edited so that they have to be built beside, and go: their names do not pile up."""
+    names, memory, table = Names(), Memory(), Table()
+    observed = Observed()
+    for edit in range(40):
+        peers = ("client",) if edit % 2 else ("other",)
+        rule = Allow(peers, (f"UDP/{10 + edit}",), expression=f"policy {edit // 2}")
+        _, table, names = planned(observed, make_program(ingress("server", rule)), names, memory)
+        observed = Observed(present=True, table=table, known=True)
+
+    assert 0 < len(names.versions) <= len(table.sets) + len(table.maps)

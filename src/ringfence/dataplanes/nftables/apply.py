@@ -130,11 +130,11 @@ class NftablesDataplane:
 
 def _renamed(names: Names, stale: Iterable[str], there: Table, *, bent: bool) -> Names:
     """Return names under which the stale sets and maps are not there yet; if something is bent, nothing is."""
-    if bent:
-        everything = {plain(name)[0]: 0 for name in (*there.sets, *there.maps)}
-        bumped = {name: _free(name, names, there) for name in everything}
-        return Names(names.salt + 1, {**names.versions, **bumped})
-    return Names(names.salt, {**names.versions, **{base: _free(base, names, there) for base, _ in map(plain, stale)}})
+    present = {plain(name)[0] for name in (*there.sets, *there.maps)}
+    bases = present if bent else {plain(name)[0] for name in stale}
+    # The versions of what is gone are forgotten: whoever comes again begins at the first.
+    kept = {base: version for base, version in names.versions.items() if base in present}
+    return Names(names.salt + bent, {**kept, **{base: _free(base, names, there) for base in bases}})
 
 
 def _free(base: str, names: Names, there: Table) -> int:
