@@ -20,6 +20,7 @@ from bench.commits import bench_commit
 from bench.labs import bench_help, bench_lab_up, bench_pods, bench_policy
 from bench.loading import bench_increment, bench_load
 from bench.rows import Rows
+from bench.steps import bench_step
 from bench.traffic import bench_traffic
 
 BENCHES: Mapping[str, Callable[[Rows], None]] = {
@@ -27,6 +28,7 @@ BENCHES: Mapping[str, Callable[[Rows], None]] = {
     "lab-up": bench_lab_up,
     "pods": bench_pods,
     "policy": bench_policy,
+    "step": bench_step,
     "commit": bench_commit,
     "traffic": bench_traffic,
     "load": bench_load,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.apis.networkpolicy import SHAPE, CidrForm, validate
+from ringfence.apis.networkpolicy import SHAPE, CidrForm, validate, validation
 from ringfence.apis.shapes import unknown_fields
 
 LABEL_KEY = (
@@ -355,3 +355,28 @@ def test_old_api_servers_took_host_bits_and_leading_zeros() -> None:
 def test_what_is_no_policy_at_all_is_refused_without_a_crash(thing: object) -> None:
     """Any JSON value can be validated."""
     assert validate(thing) != []
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [
+        {"ipBlock": {"cidr": "10.0.0.0/8"}},
+        {"ipBlock": {"cidr": "010.0.0.0/8"}},
+        {"ipBlock": {"cidr": "10.0.0.0/33"}},
+        {"ipBlock": {"cidr": ""}},
+        {"ipBlock": {}},
+        {"ipBlock": {"except": ["10.0.0.0/9"]}},
+        {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8"]}},
+        {"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}},
+        {},
+    ],
+)
+def test_plain_blocks_are_passed_over_and_nothing_else_is(
+    peer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The short way to sound blocks hides no complaint, in either form of CIDRs."""
+    obj = {"metadata": {"name": "p"}, "spec": {"podSelector": {}, "ingress": [{"from": [peer]}]}}
+    found = [validate(obj, cidrs=form) for form in CidrForm]
+    monkeypatch.setattr(validation, "_is_plain_block", lambda _peer, _leniency: False)
+
+    assert [validate(obj, cidrs=form) for form in CidrForm] == found

@@ -6,8 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ringfence.apis import fields
+from ringfence.apis import fields, shapes
 from ringfence.apis.shapes import ListOf, MapOf, Record, Scalar, conform, unknown_fields
 
 SHAPE = Record(
@@ -120,3 +122,35 @@ def test_the_remaining_complaints_have_their_words() -> None:
     values: tuple[object, ...] = (None, True, 1, 1.5, "", [], {})
     types = ["null", "boolean", "integer", "number", "string", "array", "object"]
     assert [fields.json_type(value) for value in values] == types
+
+
+_PEER = Record({"block": Record({"cidr": Scalar.STRING, "port": Scalar.INTEGER_OR_STRING}), "any": Scalar.ANYTHING})
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 3) | st.floats(0, 1) | st.sampled_from(("a", "b")),
+    lambda parts: (
+        st.lists(parts, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(("cidr", "port", "block", "any", "more", "labels", "peers")), parts, max_size=3
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "peers": st.lists(st.fixed_dictionaries({}, optional={"block": _VALUES, "any": _VALUES}) | _VALUES),
+            "labels": st.lists(st.dictionaries(st.sampled_from(("a", "b")), _VALUES)) | _VALUES,
+        },
+    )
+)
+def test_items_that_fit_are_taken_as_they_are_and_nothing_else_is(value: Any) -> None:
+    """The short way to well-formed items of lists leads where the long one does."""
+    shape = Record({"peers": ListOf(_PEER), "labels": ListOf(MapOf(Scalar.STRING))})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes, "_fits", lambda _value, _shape: False)
+        wanted = conform(value, shape, "")
+
+    assert conform(value, shape, "") == wanted

@@ -21,6 +21,9 @@ _SHAPE = re.compile(r"(?P<address>[0-9a-fA-F:.]{2,64})/0*(?P<length>[0-9]{1,3})"
 _LEADING_ZEROS = re.compile(r"\b0+(?=[0-9a-fA-F])")
 _MAPPED_BITS = 96
 
+REMEMBERED = 1 << 16
+"""CIDRs of which the network is remembered: an edited policy has nearly all of its blocks from before."""
+
 
 class CidrForm(enum.Enum):
     """How a CIDR may be written: as every new one must be (Kubernetes 1.36 on), or as old ones were accepted."""
@@ -29,7 +32,7 @@ class CidrForm(enum.Enum):
     LEGACY = "legacy"
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=REMEMBERED)
 def parse_cidr(text: str) -> Network | None:
     """Return the network of a CIDR in any form that an API server ever accepted, masked; None if it is none.
 

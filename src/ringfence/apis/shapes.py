@@ -51,6 +51,7 @@ class Record:
 Shape = Scalar | ListOf | MapOf | Record
 
 _HOLE = object()
+_STRING = Scalar.STRING
 
 
 def conform(value: object, shape: Shape, path: str) -> tuple[Any, list[FieldError]]:
@@ -93,7 +94,10 @@ def _conform(value: object, shape: Shape, path: str, errors: list[FieldError]) -
         case Scalar(), _ if _is_scalar(value, shape):
             return value
         case ListOf(item), list():
-            parts = [_conform(part, item, f"{path}[{i}]", errors) for i, part in enumerate(value)]
+            parts = [
+                part if _fits(part, item) else _conform(part, item, f"{path}[{i}]", errors)
+                for i, part in enumerate(value)
+            ]
             return [None if part is _HOLE else part for part in parts]
         case MapOf(item), Mapping():
             entries = {str(k): _conform(v, item, child(path, str(k)), errors) for k, v in value.items()}
@@ -105,6 +109,24 @@ def _conform(value: object, shape: Shape, path: str, errors: list[FieldError]) -
         case _:
             errors.append(type_invalid(path, value, _type_name(shape)))
             return _HOLE
+
+
+def _fits(value: object, shape: Shape) -> bool:
+    """Tell whether a value is what would be left of it; items of lists are asked, of which there may be thousands."""
+    # By exact types, not by ``match``: this runs for every part of every policy.
+    if isinstance(shape, Record):
+        if type(value) is not dict:
+            return False
+        for key, part in value.items():
+            inner = shape.fields.get(key)
+            if inner is None or not (type(part) is str if inner is _STRING else _fits(part, inner)):
+                return False
+        return True
+    if isinstance(shape, ListOf):
+        return type(value) is list and all(_fits(part, shape.item) for part in value)
+    if isinstance(shape, MapOf):
+        return type(value) is dict and all(type(k) is str and _fits(v, shape.value) for k, v in value.items())
+    return value is not None and _is_scalar(value, shape)
 
 
 def _is_scalar(value: object, shape: Scalar) -> bool:

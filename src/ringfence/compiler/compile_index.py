@@ -66,14 +66,22 @@ class _NamespacePods:
         return (identity for pair in pairs for identity in self.by_label.get(pair, {}).values())
 
 
+@dataclass(slots=True, eq=False)
+class Matching:
+    """Whom a peer covers at this moment: always the same object for one peer, so that nobody needs to hash peers."""
+
+    peer: PodPeer
+    addresses: PersistentSet[Address]
+
+
 @dataclass(frozen=True, slots=True)
 class PodChange:
-    """What pods that came, went or changed have changed: the peers that cover others now, and the port names that mean
-    others; ``numbers`` if a name has a number now that it had on no pod before, or the reverse. All of it is about
-    ``addresses``: everybody else is covered by whom it was covered before.
+    """What pods that came, went or changed have changed: the peers that cover others now, or others of a port name; the
+    port names that mean others; ``numbers`` if a name has a number now that it had on no pod before, or the reverse.
+    All of it is about ``addresses``: everybody else is covered by whom it was covered before.
     """
 
-    peers: frozenset[PodPeer]
+    peers: frozenset[Matching]
     ports: frozenset[PortKey] = frozenset()
     numbers: bool = False
     addresses: frozenset[Address] = frozenset()
@@ -85,21 +93,21 @@ class _AskedPeers:
     where that may be any.
     """
 
-    by_need: dict[tuple[str | None, LabelPair | None], dict[PodPeer, None]] = field(
+    by_need: dict[tuple[str | None, LabelPair | None], dict[Matching, None]] = field(
         default_factory=lambda: defaultdict(dict)
     )
 
-    def add(self, peer: PodPeer) -> None:
-        for need in self._needs(peer):
-            self.by_need[need][peer] = None
+    def add(self, matching: Matching) -> None:
+        for need in self._needs(matching.peer):
+            self.by_need[need][matching] = None
 
-    def remove(self, peer: PodPeer) -> None:
-        for need in self._needs(peer):
-            del self.by_need[need][peer]
+    def remove(self, matching: Matching) -> None:
+        for need in self._needs(matching.peer):
+            del self.by_need[need][matching]
             if not self.by_need[need]:
                 del self.by_need[need]
 
-    def likely(self, endpoint: Endpoint) -> Iterator[PodPeer]:
+    def likely(self, endpoint: Endpoint) -> Iterator[Matching]:
         for namespace in (endpoint.key.namespace, None):
             for pair in (None, *endpoint.labels.items()):
                 yield from self.by_need.get((namespace, pair), ())
@@ -120,7 +128,7 @@ class PodIndex:
         self._known = dict(namespaces)
         self._namespaces: dict[str, _NamespacePods] = defaultdict(_NamespacePods)
         self._scopes: dict[Selector, frozenset[str]] = {}
-        self._matches: dict[PodPeer, PersistentSet[Address]] = {}
+        self._matches: dict[PodPeer, Matching] = {}
         self._asked = _AskedPeers()
         self._by_port: dict[PortKey, dict[int, set[Address]]] = {}
         for endpoint in endpoints:
@@ -149,32 +157,33 @@ class PodIndex:
             if now != (old is not None and selector.matches(old.labels)):
                 self._scopes[selector] = names | {name} if now else names - {name}
                 moved[selector] = now
-        peers, addresses = set(), frozenset[Address]()
-        for peer, covered in self._matches.items():
+        changed, addresses = set(), frozenset[Address]()
+        for peer, matching in self._matches.items() if moved else ():
             if isinstance(peer.scope, NamespacesMatching) and peer.scope.selector in moved:
                 pods = self._matching_in(name, peer.pods)
                 come = moved[peer.scope.selector]
-                self._matches[peer] = covered.exchanged(() if come else pods, pods if come else ())
-                peers.add(peer)
+                matching.addresses = matching.addresses.exchanged(() if come else pods, pods if come else ())
+                changed.add(matching)
                 addresses |= pods
-        return PodChange(frozenset(peers), addresses=addresses)
+        return PodChange(frozenset(changed), addresses=addresses)
 
-    def matching(self, peer: PodPeer) -> PersistentSet[Address]:
+    def matching(self, peer: PodPeer) -> Matching:
         """Return the addresses of the pods that a peer covers, as ``PodPeer.covers`` would tell them."""
         found = self._matches.get(peer)
         if found is None:
             namespaces = self.namespaces(peer.scope)
             pods = frozenset[Address]().union(*(self._matching_in(each, peer.pods) for each in namespaces))
-            found = self._matches[peer] = PersistentSet(pods)
-            self._asked.add(peer)
+            found = self._matches[peer] = Matching(peer, PersistentSet(pods))
+            self._asked.add(found)
         return found
 
-    def keep_answers(self, peers: AbstractSet[PodPeer]) -> None:
-        """Forget what was asked for peers that are not among these."""
-        for peer in self._matches.keys() - peers:
-            del self._matches[peer]
-            self._asked.remove(peer)
-        asked = {peer.scope.selector for peer in peers if isinstance(peer.scope, NamespacesMatching)}
+    def keep_answers(self, answers: AbstractSet[Matching]) -> None:
+        """Forget what was asked for, but for these."""
+        for matching in set(self._matches.values()) - answers:
+            del self._matches[matching.peer]
+            self._asked.remove(matching)
+        scopes = (matching.peer.scope for matching in answers)
+        asked = {scope.selector for scope in scopes if isinstance(scope, NamespacesMatching)}
         self._scopes = {selector: names for selector, names in self._scopes.items() if selector in asked}
 
     def port_numbers(self, name: str, protocol: Protocol) -> tuple[int, ...]:
@@ -226,14 +235,18 @@ class PodIndex:
         identities = self._namespaces[namespace].likely(pods)
         return frozenset().union(*(each.addresses for each in identities if pods.matches(each.labels)))
 
-    def _changed_peers(self, old: Endpoint | None, new: Endpoint | None) -> Iterator[PodPeer]:
+    def _changed_peers(self, old: Endpoint | None, new: Endpoint | None) -> Iterator[Matching]:
+        """Yield the peers that cover others now, and those that cover the pod if its ports are others now."""
         ends = [end for end in (old, new) if end is not None and not end.host_network]
-        for peer in dict.fromkeys(peer for end in ends for peer in self._asked.likely(end)):
-            gone = old.addresses if old is not None and self._covers(peer, old) else frozenset()
-            come = new.addresses if new is not None and self._covers(peer, new) else frozenset()
+        moved = old is not None and new is not None and old.ports != new.ports
+        for matching in dict.fromkeys(each for end in ends for each in self._asked.likely(end)):
+            gone = old.addresses if old is not None and self._covers(matching.peer, old) else frozenset()
+            come = new.addresses if new is not None and self._covers(matching.peer, new) else frozenset()
             if gone != come:
-                self._matches[peer] = self._matches[peer].exchanged(gone - come, come - gone)
-                yield peer
+                matching.addresses = matching.addresses.exchanged(gone - come, come - gone)
+                yield matching
+            elif come and moved:
+                yield matching
 
     def _covers(self, peer: PodPeer, endpoint: Endpoint) -> bool:
         return (

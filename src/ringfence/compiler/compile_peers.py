@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import assert_never
 
-from ringfence.compiler.compile_index import PodChange, PodIndex, PortKey
+from ringfence.compiler.compile_index import Matching, PodChange, PodIndex, PortKey
 from ringfence.compiler.expressions import Expressions, Written, melted
 from ringfence.compiler.program import PeerSet, PeerSetId
-from ringfence.model.addresses import Address
+from ringfence.model.addresses import Address, Block
 from ringfence.model.persistent import PersistentSet
-from ringfence.model.policy import AnyPeer, BlockPeer, Peer, Peers, PodPeer
+from ringfence.model.policy import AnyPeer, BlockPeer, Peers, PodPeer
 from ringfence.model.ports import Protocol
 
 
@@ -40,11 +38,20 @@ class _Recipe:
     """What a set is made of: the members of an expression (None: any peer), narrowed to pods with a port or not."""
 
     members: tuple[Written, ...] | None
+    pods: tuple[Matching, ...]
+    blocks: tuple[Block, ...]
     port: PortName | None
 
     @property
-    def pod_peers(self) -> tuple[PodPeer, ...]:
-        return tuple(each.member for each in self.members or () if isinstance(each.member, PodPeer))
+    def is_open(self) -> bool:
+        """Tell whether it covers pods that no selector tells: all, or those in blocks."""
+        return self.members is None or bool(self.blocks)
+
+    def covers(self, address: Address) -> bool:
+        """Tell whether it covers a pod's address, as far as a port does not narrow it."""
+        if self.members is None or any(address in each.addresses for each in self.pods):
+            return True
+        return any(block.contains(address) for block in self.blocks)
 
 
 def digest(value: object) -> str:
@@ -62,8 +69,8 @@ class PeerSets:
         self._sets: dict[PeerSetId, PeerSet] = {}
         self._plain_ids: dict[int, PeerSetId] = {}
         self._recipes: dict[PeerSetId, _Recipe] = {}
-        self._by_peer: dict[PodPeer, set[PeerSetId]] = defaultdict(set)
-        self._by_port: dict[PortKey, set[PeerSetId]] = defaultdict(set)
+        self._by_peer: dict[Matching, set[PeerSetId]] = defaultdict(set)
+        self._by_port: dict[PortKey, set[PeerSetId]] = defaultdict(set)  # of those that are open
 
     def __getitem__(self, set_id: PeerSetId) -> PeerSet:
         return self._sets[set_id]
@@ -76,7 +83,7 @@ class PeerSets:
             members = self._expressions.write(peers)
             known = PeerSetId(digest(("peers", tuple([each.key for each in members]))))
             self._plain_ids[id(peers)] = known
-            self._ask(known, _Recipe(members, None))
+            self._ask(known, self._recipe(members, None))
         return known
 
     def with_port(self, peers: AnyPeer | Peers, port: PortName) -> PeerSetId:
@@ -88,7 +95,7 @@ class PeerSets:
         members = None if isinstance(peers, AnyPeer) else self._expressions.write(peers)
         written = None if members is None else tuple([each.key for each in members])
         set_id = PeerSetId(digest(("peers with port", written, port.name, port.protocol.value, port.number)))
-        self._ask(set_id, _Recipe(members, port))
+        self._ask(set_id, self._recipe(members, port))
         return set_id
 
     def made(self) -> tuple[PeerSet, ...]:
@@ -108,8 +115,8 @@ class PeerSets:
                 changed = True
         return changed
 
-    def keep(self, set_ids: AbstractSet[PeerSetId]) -> frozenset[PodPeer]:
-        """Forget all sets but these, and who asked for which; returns the peers that they are made of."""
+    def keep(self, set_ids: AbstractSet[PeerSetId]) -> frozenset[Matching]:
+        """Forget all sets but these, and who asked for which; returns the answers that they are made of."""
         self._plain_ids.clear()
         self._sets = {set_id: self._sets[set_id] for set_id in set_ids}
         self._recipes = {set_id: self._recipes[set_id] for set_id in set_ids}
@@ -130,53 +137,40 @@ class PeerSets:
         if port is not None:
             text = f"({text}) and {port}" if members else str(port)
         networks = () if port is not None else melted([spread for each in members for spread in each.spreads])
-        selects = port is not None or bool(recipe.pod_peers)
+        selects = port is not None or bool(recipe.pods)
         self._sets[set_id] = PeerSet(set_id, text, self._addresses(recipe), networks, selects)
 
+    def _recipe(self, members: tuple[Written, ...] | None, port: PortName | None) -> _Recipe:
+        peers = [each.member for each in members or ()]
+        pods = tuple([self._pods.matching(peer) for peer in peers if isinstance(peer, PodPeer)])
+        return _Recipe(members, pods, tuple([peer.block for peer in peers if isinstance(peer, BlockPeer)]), port)
+
     def _file(self, set_id: PeerSetId, recipe: _Recipe) -> None:
-        for peer in recipe.pod_peers:
-            self._by_peer[peer].add(set_id)
-        if recipe.port is not None:
+        for matching in recipe.pods:
+            self._by_peer[matching].add(set_id)
+        if recipe.port is not None and recipe.is_open:
             self._by_port[recipe.port.name, recipe.port.protocol].add(set_id)
 
     def _addresses(self, recipe: _Recipe) -> PersistentSet[Address]:
-        port = recipe.port
-        if port is None:
-            return PersistentSet.union([self._pods.matching(peer) for peer in recipe.pod_peers])
-        having = self._pods.having_port(port.name, port.protocol, port.number)
-        if recipe.members is None:
-            return PersistentSet(having)
-        return PersistentSet(frozenset().union(*(self._among(having, each.member) for each in recipe.members)))
+        pods = PersistentSet.union([each.addresses for each in recipe.pods])
+        if recipe.port is None:
+            return pods
+        having = self._having(recipe.port)
+        return PersistentSet({each for each in having if recipe.covers(each)} if recipe.is_open else pods & having)
 
     def _exchanged(
         self, recipe: _Recipe, addresses: AbstractSet[Address], changed: AbstractSet[Address]
     ) -> AbstractSet[Address]:
         """Return what a set is now whose recipe covers others only among some changed addresses."""
-        if recipe.port is None and len(recipe.pod_peers) == 1:
-            return self._pods.matching(recipe.pod_peers[0])
+        if recipe.port is None and len(recipe.pods) == 1:
+            return recipe.pods[0].addresses
         assert isinstance(addresses, PersistentSet)
-        port = recipe.port
-        having = None if port is None else self._pods.having_port(port.name, port.protocol, port.number)
-        gone: list[Address] = []
-        come: list[Address] = []
-        for address in changed:
-            if having is None:
-                covered = any(address in self._pods.matching(peer) for peer in recipe.pod_peers)
-            else:
-                covered = address in having and (recipe.members is None or self._covers(recipe.members, address))
-            (come if covered else gone).append(address)
-        return addresses.exchanged(gone, come)
+        among = changed if recipe.port is None else changed & self._having(recipe.port)
+        if recipe.port is None:
+            come = {address for address in among if any(address in each.addresses for each in recipe.pods)}
+        else:
+            come = {address for address in among if recipe.covers(address)}
+        return addresses.exchanged(changed - come, come)
 
-    def _covers(self, members: tuple[Written, ...], address: Address) -> bool:
-        return any(self._among((address,), each.member) for each in members)
-
-    def _among(self, some: Collection[Address], member: Peer) -> AbstractSet[Address]:
-        """Return who of some pods' addresses a peer covers."""
-        match member:
-            case PodPeer():
-                covered = self._pods.matching(member)
-                return covered & some if isinstance(some, AbstractSet) else {each for each in some if each in covered}
-            case BlockPeer(block):
-                return {address for address in some if block.contains(address)}
-            case _:
-                assert_never(member)
+    def _having(self, port: PortName) -> AbstractSet[Address]:
+        return self._pods.having_port(port.name, port.protocol, port.number)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
 from typing import Any, Generic, TypeVar
 
@@ -55,6 +55,15 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
     def __len__(self) -> int:
         return self._length
 
+    def values(self) -> ValuesView[V]:
+        """Return the values."""
+        return _Values(self)
+
+    @property
+    def shards(self) -> tuple[dict[K, V], ...]:
+        """The entries, in parts that are not to be changed."""
+        return self._shards
+
     def with_item(self, key: K, value: V) -> PersistentMap[K, V]:
         """Return the map in which a key has a value."""
         at = hash(key) % len(self._shards)
@@ -74,6 +83,15 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
         return PersistentMap(made) if _outgrown(made._length, len(made._shards)) else made
 
 
+class _Values(ValuesView[V]):
+    """Values without a look-up for each."""
+
+    _mapping: PersistentMap[Any, V]
+
+    def __iter__(self) -> Iterator[V]:
+        return itertools.chain.from_iterable(shard.values() for shard in self._mapping.shards)
+
+
 class PersistentSet(AbstractSet[T], Generic[T]):
     """An immutable set, equal to any set of the same members."""
 
@@ -91,7 +109,8 @@ class PersistentSet(AbstractSet[T], Generic[T]):
         self._length = len(members)
 
     def __contains__(self, member: object) -> bool:
-        return member in self._shards[hash(member) % len(self._shards)]
+        shards = self._shards
+        return member in (shards[0] if len(shards) == 1 else shards[hash(member) % len(shards)])
 
     def __iter__(self) -> Iterator[T]:
         return itertools.chain.from_iterable(self._shards)
@@ -140,17 +159,20 @@ class PersistentSet(AbstractSet[T], Generic[T]):
             taken.setdefault(hash(member) % count, set()).add(member)
         for member in come:
             given.setdefault(hash(member) % count, set()).add(member)
-        shards = list(self._shards)
+        shards, length = list(self._shards), self._length
+        same = True
         for at in taken.keys() | given.keys():
             shard = (shards[at] - taken.get(at, set())) | given.get(at, set())
             if shard != shards[at]:
+                length += len(shard) - len(shards[at])
                 shards[at] = shard
-        if all(new is old for new, old in zip(shards, self._shards, strict=True)):
+                same = False
+        if same:
             return self
         made: PersistentSet[T] = PersistentSet.__new__(PersistentSet)
         made._shards = tuple(shards)
-        made._length = sum(map(len, shards))
-        return PersistentSet(made) if _outgrown(made._length, count) else made
+        made._length = length
+        return PersistentSet(made) if _outgrown(length, count) else made
 
     @classmethod
     def _from_iterable(cls, it: Iterable[Any]) -> frozenset[Any]:

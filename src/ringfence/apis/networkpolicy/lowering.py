@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from ringfence.apis.cidrs import CidrForm, parse_cidr
+from ringfence.apis.cidrs import REMEMBERED, CidrForm, parse_cidr
 from ringfence.apis.fields import within
 from ringfence.apis.names import is_label_key, is_label_value
 from ringfence.apis.networkpolicy.validation import Leniency, examine
@@ -152,13 +153,19 @@ def _peers(entries: list[Mapping[str, Any]], namespace: str) -> AnyPeer | Peers:
 
 def _peer(entry: Mapping[str, Any], namespace: str) -> Peer:
     if "ipBlock" in entry:
-        cidrs = (entry["ipBlock"]["cidr"], *entry["ipBlock"].get("except", []))
-        whole, *holes = (network for text in cidrs if (network := parse_cidr(text)) is not None)
-        return BlockPeer(Block(whole, tuple(holes)))
+        block = entry["ipBlock"]
+        return _block(block["cidr"], *block["except"]) if "except" in block else _block(block["cidr"])
     pods = _selector(entry["podSelector"]) if "podSelector" in entry else EVERYTHING
     if "namespaceSelector" in entry:
         return PodPeer(NamespacesMatching(_selector(entry["namespaceSelector"])), pods)
     return PodPeer(InNamespace(namespace), pods)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _block(*cidrs: str) -> BlockPeer:
+    """Return a CIDR without its exceptions: the same object for the same texts, so that what is made of it is kept."""
+    whole, *holes = (network for text in cidrs if (network := parse_cidr(text)) is not None)
+    return BlockPeer(Block(whole, tuple(holes)))
 
 
 def _traffic(entries: list[Mapping[str, Any]]) -> AnyTraffic | Ports:

@@ -121,7 +121,7 @@ def _rule_errors(rule: Mapping[str, Any], side: str, path: str, leniency: Lenien
         if port is not None:
             errors += _port_errors(port, f"{path}.ports[{index}]")
     for index, peer in enumerate(rule.get(side, [])):
-        if peer is not None:
+        if peer is not None and not _is_plain_block(peer, leniency):
             errors += _peer_errors(peer, f"{path}.{side}[{index}]", leniency)
     return errors
 
@@ -146,6 +146,14 @@ def _port_errors(entry: Mapping[str, Any], path: str) -> list[FieldError]:
                 errors.append(invalid(f"{path}.endPort", last, "may not be specified when `port` is non-numeric"))
             errors += invalids(f"{path}.port", port, is_port_name(port))
     return errors
+
+
+def _is_plain_block(peer: Mapping[str, Any], leniency: Leniency) -> bool:
+    """Tell whether a peer is a block without exceptions and nothing is wrong with it: lists may have thousands."""
+    if leniency.cidrs is not CidrForm.LEGACY or len(peer) != 1 or "ipBlock" not in peer:
+        return False
+    block = peer["ipBlock"]
+    return len(block) == 1 and "cidr" in block and parse_cidr(block["cidr"]) is not None
 
 
 def _peer_errors(peer: Mapping[str, Any], path: str, leniency: Leniency) -> list[FieldError]:
