@@ -10,6 +10,8 @@ import pytest
 from tests.fuzz.fuzzers import FUZZERS, NEED_A_KERNEL, Bench
 from tests.fuzz.running import fuzz
 
+pytestmark = pytest.mark.search
+
 EXAMPLES = {
     "meaning": 30,
     "rules": 15,

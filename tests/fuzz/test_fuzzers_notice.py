@@ -29,6 +29,8 @@ from ringfence.model.ports import LAST_PORT, PortRange
 from tests.fuzz.fuzzers import Bench
 from tests.fuzz.running import Outcome, fuzz
 
+pytestmark = pytest.mark.search
+
 Fault = Callable[[pytest.MonkeyPatch], None]
 # A seed finds its fault after a few examples, or after a few dozen when what is drawn has changed since.
 EXAMPLES = 400

@@ -30,6 +30,8 @@ from tests.dataplanes.nftables.test_nft_moments import EXPRESSIONS, FLOWS, PODS,
 NETWORKS: dict[str, tuple[str, ...]] = dict(
     zip(EXPRESSIONS, ((), ("10.0.0.0/31", "10.0.1.0/24"), ("10.0.0.1/32",), ("0.0.0.0/1", "128.0.0.0/1")), strict=True)
 )
+
+pytestmark = pytest.mark.search
 MOST_ROUNDS = 6
 
 

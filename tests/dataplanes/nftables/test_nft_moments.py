@@ -34,6 +34,8 @@ from ringfence.model.policy import ANY_PEER, Action, AnyPeer, Direction, ObjectR
 from ringfence.model.ports import ANY_TRAFFIC, AnyTraffic, PortRange, Protocol
 from tests.dataplanes.nftables.nft_machine import moments, verdicts
 
+pytestmark = pytest.mark.search
+
 PODS = tuple(map(ip_address, ("10.0.0.1", "10.0.0.2", "10.0.0.3")))
 OTHERS = tuple(map(ip_address, ("10.0.1.1", "10.0.1.2")))
 EXPRESSIONS = tuple(PeerSetId(f"{letter * 16}") for letter in "abcd")
