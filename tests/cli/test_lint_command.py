@@ -57,6 +57,19 @@ def test_a_finding_has_its_place_its_sentence_and_its_remedy(
     assert last == "1 warning in 1 NetworkPolicy"
 
 
+def test_network_policies_of_others_are_not_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Theirs have the same kind in a group of their own; that they are not read is said."""
+    theirs = {"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy", "metadata": {"name": "c"}, "spec": {}}
+    path = write(tmp_path / "a.yaml", theirs)
+
+    assert lint("-f", path) == 0
+    said = capsys.readouterr()
+    assert said.out == "nothing found in 0 NetworkPolicies\n"
+    assert "NetworkPolicy.projectcalico.org is not read" in said.err
+    assert run(["validate", "-f", path, "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["networkPolicies"] == 0
+
+
 def test_findings_come_file_by_file_and_line_by_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What is wrong with a file is among them."""
     write(tmp_path / "b.yaml", WEB, INFO, TYPO)

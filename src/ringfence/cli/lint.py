@@ -174,6 +174,6 @@ def _of_cluster(
 
 
 def _policies(objects: Sequence[Mapping[str, Any]]) -> list[ObjectRef]:
-    from ringfence.semantics.lint.findings import ref_of
+    from ringfence.semantics.lint.findings import is_network_policy, ref_of
 
-    return [ref_of(obj) for obj in objects if obj.get("kind") == "NetworkPolicy"]
+    return [ref_of(obj) for obj in objects if is_network_policy(obj)]

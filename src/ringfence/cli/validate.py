@@ -46,7 +46,7 @@ def command(filenames: tuple[str, ...], recursive: bool, output: str) -> int:
     from ringfence.apis.manifests import by_place
     from ringfence.apis.refusals import refusals
     from ringfence.cli import inputs, reporting
-    from ringfence.semantics.lint.findings import ref_of, refused
+    from ringfence.semantics.lint.findings import is_network_policy, ref_of, refused
     from ringfence.semantics.lint.rules import RULES
     from ringfence.semantics.lint.summary import of
 
@@ -68,6 +68,6 @@ def command(filenames: tuple[str, ...], recursive: bool, output: str) -> int:
         output,
         "ValidationReport",
         rules=[RULES["invalid"], RULES["unknown-field"]],
-        policies=sum(manifest.object.get("kind") == "NetworkPolicy" for manifest in loaded.manifests),
+        policies=sum(is_network_policy(manifest.object) for manifest in loaded.manifests),
     )
     return 1 if problems else 0

@@ -151,6 +151,12 @@ class Services:
     ending: set[PodKey] = field(default_factory=set)
     by_key: dict[PodKey, Service] = field(default_factory=dict)
     _slices: dict[PodKey, list[_Slice]] = field(default_factory=lambda: defaultdict(list))
+    _pods: dict[str, list[Endpoint]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._pods = defaultdict(list)
+        for endpoint in self.cluster.endpoints.values():
+            self._pods[endpoint.key.namespace].append(endpoint)
 
     def add(self, obj: Mapping[str, Any]) -> None:
         """Take note of a Service or an EndpointSlice; raises ``msgspec.ValidationError``."""
@@ -192,8 +198,8 @@ class Services:
     def selected(self, service: Service) -> Iterator[Endpoint]:
         """Yield the pods that a Service selects, ready or not."""
         wanted = (service.spec.selector or {}).items()
-        for endpoint in self.cluster.endpoints.values():
-            if endpoint.key.namespace == service.metadata.namespace and wanted <= dict(endpoint.labels).items():
+        for endpoint in self._pods.get(service.metadata.namespace, ()):
+            if wanted <= dict(endpoint.labels).items():
                 yield endpoint
 
     def missing(self, service: Service, chosen: ServicePort, where: str) -> Unknown:

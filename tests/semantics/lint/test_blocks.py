@@ -94,6 +94,13 @@ def test_addresses_that_were_made_up_are_nobodys() -> None:
     assert found(block("198.18.0.0/16"), pod("shop/a"), pod("shop/b")) == []
 
 
+def test_addresses_of_the_other_family_say_nothing_of_a_block() -> None:
+    """Neither that it holds them all nor that it does not."""
+    both = service("shop/six", "{clusterIP: 'fd00::1', clusterIPs: ['fd00::1'], ports: [{port: 1}]}")
+
+    assert found(block("10.96.0.0/16"), *SERVICES, both) == [("service-address", PATH)]
+
+
 def test_one_service_makes_no_range() -> None:
     """Two addresses are the least that show one."""
     assert found(block("10.96.0.0/16"), SERVICES[0]) == []
@@ -116,6 +123,83 @@ def test_the_address_of_the_dns_service_is_right_where_a_cache_answers_at_it() -
     assert found(block("10.96.0.10/32", dns), *CLUSTER, whole=True) == [("service-address", PATH)]
     assert found(block("10.96.0.10/32"), *CLUSTER) == [("service-address", PATH)]
     assert found(block("10.96.0.1/32", dns), *CLUSTER) == [("service-address", PATH)]
+
+
+def endpoints(*addresses: str, port: int = 6443) -> dict[str, object]:
+    """Return an EndpointSlice of the API server's Service."""
+    meta = {"name": "k", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}}
+    held = [{"addresses": [address]} for address in addresses]
+    ports = [{"port": port, "protocol": "TCP"}]
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": meta,
+        "endpoints": held,
+        "ports": ports,
+    }
+
+
+def reaching(peers: str, ports: str) -> dict[str, object]:
+    """Return a policy whose egress has these peers."""
+    allowed = "{ports: [{port: 53, protocol: UDP}, {port: 53}]}"
+    return policy(
+        f"{{podSelector: {{}}, policyTypes: [Egress], egress: [{{to: [{peers}], ports: {ports}}}, {allowed}]}}"
+    )
+
+
+API, BOTH = "{ipBlock: {cidr: 10.96.0.1/32}}", "[{port: 443}, {port: 6443}]"
+SERVER, OTHER_SERVER = "{ipBlock: {cidr: 203.0.113.9/32}}", "{ipBlock: {cidr: 203.0.113.8/32}}"
+FOUND = [("service-address", "spec.egress[0].to[0].ipBlock")]
+
+
+def test_the_address_of_a_service_beside_all_that_is_behind_it_is_no_finding() -> None:
+    """It stands there for engines that judge before translation; names and other families are passed over."""
+    behind = endpoints("203.0.113.9", "fd00::9", "api.example")
+
+    assert found(reaching(f"{API}, {SERVER}", BOTH), *SERVICES, behind) == []
+    assert found(reaching(f"{API}, {SERVER}", "[{protocol: TCP}]"), *SERVICES, behind) == []
+    assert found(reaching(f"{API}, {SERVER}", "[]"), *SERVICES, behind) == []
+    assert found(reaching(f"{API}, {{ipBlock: {{cidr: 203.0.113.0/24}}}}", BOTH), *SERVICES, behind) == []
+
+
+@pytest.mark.parametrize(
+    ("peers", "ports", "behind"),
+    [
+        pytest.param(f"{API}, {SERVER}", BOTH, [], id="nothing is known behind it"),
+        pytest.param(f"{API}, {SERVER}", BOTH, [endpoints("203.0.113.9", "203.0.113.8")], id="one of two is missing"),
+        pytest.param(f"{API}, {OTHER_SERVER}", BOTH, [endpoints("203.0.113.9")], id="another address"),
+        pytest.param(f"{API}, {SERVER}", "[{port: 443}]", [endpoints("203.0.113.9")], id="not the port behind it"),
+        pytest.param(f"{API}, {SERVER}", "[{port: 6443}]", [endpoints("203.0.113.9")], id="not the Service's port"),
+        pytest.param(f"{API}, {SERVER}", "[{port: https}]", [endpoints("203.0.113.9")], id="a name"),
+        pytest.param(f"{API}, {SERVER}", BOTH, [endpoints("api.example")], id="a name behind it"),
+        pytest.param(f"{API}, {SERVER}", BOTH, [{**endpoints("203.0.113.9"), "ports": 1}], id="a broken EndpointSlice"),
+    ],
+)
+def test_the_address_of_a_service_beside_less_is_found(peers: str, ports: str, behind: list[dict[str, object]]) -> None:
+    """The connection would not come about."""
+    assert [each for each in found(reaching(peers, ports), *SERVICES, *behind) if each[0] == "service-address"] == FOUND
+
+
+def test_pods_behind_a_service_are_named_by_their_labels() -> None:
+    """Or by the address of a pod, which is a finding of its own."""
+    offered = "[{name: sql, port: 5432, targetPort: 5433}, {name: stats, port: 9}]"
+    front = service("shop/db", f"{{clusterIP: 10.96.0.7, selector: {{app: db}}, ports: {offered}}}")
+    server, more = pod("shop/db", "{app: db}", ip="10.244.1.7"), pod("shop/db2", "{app: db, spare: y}", ip="10.244.1.8")
+    own, ports = "{ipBlock: {cidr: 10.96.0.7/32}}", "[{port: 5432}, {port: 5433}]"
+    by_labels, by_more = "{podSelector: {matchLabels: {app: db}}}", "{podSelector: {matchLabels: {spare: y}}}"
+
+    assert found(reaching(f"{own}, {by_labels}", ports), front, server, more) == []
+    assert found(reaching(f"{own}, {by_more}", ports), front, server, more) == FOUND
+    assert found(reaching(f"{own}, {{ipBlock: {{cidr: 10.244.1.7/32}}}}", ports), front, server) == [
+        ("pod-address", "spec.egress[0].to[1].ipBlock")
+    ]
+
+
+def test_nobody_comes_from_the_address_of_a_service() -> None:
+    """So that nothing beside it makes it right as a source."""
+    peers = f"{{podSelector: {{}}, ingress: [{{from: [{API}, {SERVER}]}}]}}"
+
+    assert found(policy(peers), *SERVICES, endpoints("203.0.113.9")) == [("service-address", PATH)]
 
 
 def test_old_forms_are_errors_in_files_and_warnings_when_stored() -> None:

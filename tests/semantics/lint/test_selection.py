@@ -74,6 +74,15 @@ def test_negative_selectors_may_select_nobody() -> None:
     assert found(policy(spec), WEB) == []
 
 
+@pytest.mark.parametrize(
+    "labels", ["{acme.cert-manager.io/http01-solver: 'true'}", "{app: ci, job-name: build}", "{spark-role: executor}"]
+)
+def test_pods_of_tasks_need_not_be_there(labels: str) -> None:
+    """They come and go with the task, as those who select them know."""
+    assert found(policy(f"{{podSelector: {{matchLabels: {labels}}}}}"), WEB, whole=True) == []
+    assert found(policy(FROM % f"{{podSelector: {{matchLabels: {labels}}}}}"), WEB, whole=True) == []
+
+
 def test_completed_pods_count() -> None:
     """The policy of a Job is no mistake because the Job is done."""
     done = pod("shop/job-1", "{app: website}", ip="10.0.0.1", phase="Succeeded")

@@ -9,16 +9,19 @@ it holds all of them and nobody of the other kinds.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable, Iterator
-from functools import reduce
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, assert_never
 
 from ringfence.apis.cidrs import CidrForm, cidr_errors, parse_cidr
-from ringfence.model.addresses import Address, Block, Network, contains
-from ringfence.model.policy import Direction, Rule
-from ringfence.model.ports import PortRange
+from ringfence.model.addresses import Address, Block
+from ringfence.model.cluster import Endpoint
+from ringfence.model.policy import BlockPeer, Direction, Peers, PodPeer, Rule
+from ringfence.model.ports import AnyTraffic, NamedPort, PortRange, Ports, Protocol
 from ringfence.semantics.lint.findings import Finding
 from ringfence.semantics.lint.parts import Written, block_peers, found, ports_of, rules_of
+from ringfence.semantics.lint.ranges import Ranges, is_within
 from ringfence.semantics.lint.world import World, sorted_texts
+from ringfence.semantics.services import Backend, Service
 
 _DNS = 53
 _AFTER = "policy judges after translation, and sees what is behind it"
@@ -31,11 +34,25 @@ _WIDE = frozenset(
 _WIDEST = {4: 12, 6: 32}
 
 
+class _Spot(NamedTuple):
+    """A block of a policy, and the rule that it stands in."""
+
+    written: Written
+    direction: Direction
+    rule: Rule
+    block: Block
+    path: str
+
+
 def inside(world: World, written: Written) -> Iterator[Finding]:
     """Judge each block of a policy by what it holds of the cluster."""
     for direction, rule in rules_of(written):
         for peer, path in block_peers(direction, rule):
-            yield from _inside(world, written, rule, peer.block, path)
+            spot = _Spot(written, direction, rule, peer.block, path)
+            if peer.block.cidr.prefixlen == peer.block.cidr.max_prefixlen:
+                yield from _address(world, spot, peer.block.cidr.network_address)
+            else:
+                yield from _range(world.ranges, spot)
 
 
 def old_forms(written: Written) -> Iterator[Finding]:
@@ -47,78 +64,117 @@ def old_forms(written: Written) -> Iterator[Finding]:
                     yield found("old-cidr", written, at, f"{error.message}; it is read as {_read(text)}")
 
 
-def _inside(world: World, written: Written, rule: Rule, block: Block, path: str) -> Iterator[Finding]:
-    pods, nodes = world.addresses(pods=True), world.addresses(pods=False)
-    services = _service_addresses(world)
-    one = block.cidr.network_address if block.cidr.prefixlen == block.cidr.max_prefixlen else None
-    if one in services:
-        if not _for_node_local_dns(world, rule, services[one]):
-            yield found("service-address", written, path, f"{one} is the address of {services[one]}; {_AFTER}")
-    elif one in nodes:
-        node = world.cluster.node_at(one)
-        yield found("node-address", written, path, f"{one} is the address of node {node.name if node else ''}")
-    elif one in pods:
-        pod = world.cluster.endpoint_at(one)
+def _address(world: World, spot: _Spot, address: Address) -> Iterator[Finding]:
+    own = world.ranges
+    if address in own.services:
+        service = own.services[address]
+        if not _for_node_local_dns(world, spot.rule, service) and not _names_backends(world, spot, address):
+            message = f"{address} is the address of {service}; {_AFTER}"
+            yield found("service-address", spot.written, spot.path, message)
+    elif address in own.nodes:
+        node = world.cluster.node_at(address)
+        message = f"{address} is the address of node {node.name if node else ''}"
+        yield found("node-address", spot.written, spot.path, message)
+    elif address in own.pods:
+        pod = world.cluster.endpoint_at(address)
         name = f"{world.called([pod])} now" if pod else "a pod now"
-        yield found("pod-address", written, path, f"{one} is the address of {name}, and may be another's later")
-    elif one is None and _written_for(block, _pod_networks(world), pods, others=(*nodes, *services)):
-        yield found("pod-address", written, path, f"{block} is where pods have their addresses")
-    elif one is None and _written_for(block, (), services, others=(*nodes, *pods)):
-        some = ", ".join(sorted_texts(services)[:2])
-        yield found("service-address", written, path, f"{block} is where Services have theirs ({some}); {_AFTER}")
+        message = f"{address} is the address of {name}, and may be another's later"
+        yield found("pod-address", spot.written, spot.path, message)
 
 
-def _written_for(
-    block: Block, networks: Collection[Network], known: Collection[Address], *, others: Iterable[Address]
-) -> bool:
-    """Tell whether a block was plainly written for addresses of a kind, or the networks that they come from."""
-    widest = _WIDEST[block.cidr.version]
-    own = [network for network in networks if network.version == block.cidr.version]
-    around = _around(own) if own else None
-    if around is not None and around.prefixlen >= widest and _subnet(block.cidr, around):
-        return any(_subnet(block.cidr, network) or _subnet(network, block.cidr) for network in own)
-    addresses = [address for address in known if address.version == block.cidr.version]
-    if block.cidr in _WIDE or block.cidr.prefixlen < widest or len(addresses) < 2:
+def _range(own: Ranges, spot: _Spot) -> Iterator[Finding]:
+    if _is_for_pods(spot.block, own):
+        yield found("pod-address", spot.written, spot.path, f"{spot.block} is where pods have their addresses")
+    elif _holds_all(spot.block, own.services, (own.nodes, own.pods)):
+        some = ", ".join(sorted_texts(own.services)[:2])
+        message = f"{spot.block} is where Services have theirs ({some}); {_AFTER}"
+        yield found("service-address", spot.written, spot.path, message)
+
+
+def _is_for_pods(block: Block, own: Ranges) -> bool:
+    """Tell whether a block was plainly written for pods: their addresses, or the networks that these come from."""
+    version = block.cidr.version
+    around = own.around.get(version)
+    if around is not None and around.prefixlen >= _WIDEST[version] and is_within(block.cidr, around):
+        return any(is_within(block.cidr, each) or is_within(each, block.cidr) for each in own.networks[version])
+    return _holds_all(block, own.pods, (own.nodes, own.services))
+
+
+def _holds_all(block: Block, known: Iterable[Address], others: Iterable[Iterable[Address]]) -> bool:
+    """Tell whether a block holds every address of a kind, two at least, and none of the other kinds."""
+    if block.cidr in _WIDE or block.cidr.prefixlen < _WIDEST[block.cidr.version]:
         return False
-    return all(map(block.contains, addresses)) and not any(map(block.contains, others))
+    count = 0
+    for address in known:
+        if address.version == block.cidr.version:
+            if not block.contains(address):
+                return False
+            count += 1
+    return count >= 2 and not any(block.contains(address) for kind in others for address in kind)
 
 
-def _subnet(inner: Network, outer: Network) -> bool:
-    return contains(outer, inner.network_address) and inner.prefixlen >= outer.prefixlen
+def _names_backends(world: World, spot: _Spot, address: Address) -> bool:
+    """Tell whether a rule names all that is behind a Service too.
+
+    The Service's own address then stands there for engines that judge before translation, and does no harm.
+    """
+    if spot.direction is Direction.INGRESS:
+        return False
+    service = world.ranges.services[address]
+    led = [
+        _lets(spot.rule, protocol, backend.port) and _leads_to(world, spot.rule, backend, where)
+        for port in service.spec.ports or ()
+        if _lets(spot.rule, protocol := Protocol(port.protocol), port.port)
+        for backend in world.services.behind(service, port, protocol)
+        if (where := _addresses(backend, address.version))
+    ]
+    return bool(led) and all(led)
 
 
-def _around(networks: Iterable[Network]) -> Network:
-    """Return the smallest network that holds all of these, of one family."""
-
-    def widen(one: Network, other: Network) -> Network:
-        while not _subnet(other, one):
-            one = one.supernet()
-        return one
-
-    return reduce(widen, networks)
-
-
-def _pod_networks(world: World) -> list[Network]:
-    return [network for node in world.cluster.nodes.values() for network in node.pod_networks]
+def _addresses(backend: Backend, version: int) -> list[Address]:
+    """Return the addresses of one family at which a backend is reached."""
+    if isinstance(backend.holder, Endpoint):
+        return [address for address in backend.holder.addresses if address.version == version]
+    try:
+        address = ipaddress.ip_address(backend.holder)
+    except ValueError:  # an EndpointSlice may hold names
+        return []
+    return [address] if address.version == version else []
 
 
-def _service_addresses(world: World) -> dict[Address, str]:
-    found: dict[Address, str] = {}
-    for service in world.service_list():
-        for text in {*(service.spec.addresses or ()), service.spec.address or ""}:
-            try:
-                found[ipaddress.ip_address(text)] = str(service)
-            except ValueError:  # headless, or not chosen yet
-                continue
-    return found
+def _leads_to(world: World, rule: Rule, backend: Backend, addresses: Iterable[Address]) -> bool:
+    for peer in rule.peers.members if isinstance(rule.peers, Peers) else ():
+        match peer:
+            case PodPeer():
+                if isinstance(backend.holder, Endpoint) and peer.covers(backend.holder, world.cluster):
+                    return True
+            case BlockPeer():
+                if any(map(peer.covers, addresses)):
+                    return True
+            case _:
+                assert_never(peer)
+    return False
 
 
-def _for_node_local_dns(world: World, rule: Rule, service: str) -> bool:
+def _lets(rule: Rule, protocol: Protocol, number: int) -> bool:
+    """Tell whether a rule is about a port; of names, nothing is said."""
+    match rule.traffic:
+        case AnyTraffic():
+            return True
+        case Ports(matches):
+            return any(
+                each.protocol is protocol and (not isinstance(each.port, PortRange) or each.port.contains(number))
+                for each in matches
+                if not isinstance(each.port, NamedPort)
+            )
+        case _:
+            assert_never(rule.traffic)
+
+
+def _for_node_local_dns(world: World, rule: Rule, service: Service) -> bool:
     """Tell whether a block may be for the DNS cache of each node, which takes the DNS Service's address as it is."""
     asked = any(isinstance(p.match.port, PortRange) and p.match.port.contains(_DNS) for p in ports_of(rule))
-    dns = any(
-        str(each) == service and any(p.port == _DNS for p in each.spec.ports or ()) for each in world.service_list()
-    )
+    dns = any(port.port == _DNS for port in service.spec.ports or ())
     return asked and dns and (world.caches_dns or not world.whole)
 
 

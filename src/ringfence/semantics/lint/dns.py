@@ -9,23 +9,22 @@ what the DNS pods listen on: 5353 in some distributions, or the port that a DNS 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import assert_never
 
 from ringfence.model.addresses import Block
 from ringfence.model.cluster import PodKey
-from ringfence.model.policy import AnyPeer, BlockPeer, Peers, Policy, Rule
+from ringfence.model.policy import AnyPeer, BlockPeer, Peers, PodPeer, Policy, Rule
 from ringfence.model.ports import AnyPort, AnyTraffic, NamedPort, PortMatch, PortRange, Protocol
 from ringfence.semantics.lint.findings import Finding
 from ringfence.semantics.lint.overlap import blocks_meet, subjects_meet
 from ringfence.semantics.lint.parts import Written, found
+from ringfence.semantics.lint.ranges import PRIVATE
 from ringfence.semantics.lint.world import World
 
 _PORTS = frozenset({53, 5353})
-_INSIDE = tuple(
-    Block(ipaddress.ip_network(text)) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
-)
 _LINK_LOCAL = Block(ipaddress.ip_network("169.254.0.0/16"))
 
 
@@ -43,33 +42,38 @@ class _Egress:
 
 def dns(world: World, policies: Iterable[Written]) -> Iterator[Finding]:
     """Judge the egress of all policies together; each pod, or kind of pod, is reported once."""
-    judged = [each for each in policies if each.policy.egress is not None]
-    union = [each for each in world.policies.policies() if each.egress is not None]
-    allows = {each.ref: _egress(world, each) for each in union}
+    together = _together(world)
+    by_pod = _by_pod(world, together)
     reported: set[tuple[str, PodKey]] = set()
-    for written in judged:
+    for written in policies:
         own = _egress(world, written.policy)
-        if not own.talks:
+        if not own.talks or (own.udp and own.tcp):
             continue
         subject = written.policy.subject
-        others = [each for each in union if each.ref != written.policy.ref and subjects_meet(subject, each.subject)]
         pods = world.pods(subject).pods
         if pods:
-            lacking = {
-                pod.key: _merged(own, (allows[o.ref] for o in others if o.subject.covers(pod, world.cluster)))
-                for pod in pods
-            }
-        elif world.pods_known(written.namespace):
-            continue
-        else:
-            lacking = {PodKey(written.namespace, ""): _merged(own, (allows[each.ref] for each in others))}
-        yield from _report(world, written, lacking, reported)
+            yield from _report(world, written, {pod.key: own | by_pod.get(pod.key, own) for pod in pods}, reported)
+        elif not world.pods_known(written.namespace):
+            others = (egress for other, egress in together.items() if subjects_meet(subject, other))
+            unknown = {PodKey(written.namespace, ""): reduce(_Egress.__or__, others, own)}
+            yield from _report(world, written, unknown, reported)
 
 
-def _merged(own: _Egress, others: Iterable[_Egress]) -> _Egress:
-    for other in others:
-        own |= other
-    return own
+def _together(world: World) -> dict[PodPeer, _Egress]:
+    """Return what the policies of each selection let its pods do, all of them together."""
+    found: dict[PodPeer, _Egress] = {}
+    for policy in world.policies.policies():
+        if policy.egress is not None:
+            found[policy.subject] = found.get(policy.subject, _Egress()) | _egress(world, policy)
+    return found
+
+
+def _by_pod(world: World, together: Mapping[PodPeer, _Egress]) -> dict[PodKey, _Egress]:
+    found: dict[PodKey, _Egress] = {}
+    for subject, egress in together.items():
+        for pod in world.pods(subject).pods:
+            found[pod.key] = found.get(pod.key, egress) | egress
+    return found
 
 
 def _report(
@@ -161,6 +165,6 @@ def _reaches_inside(world: World, rule: Rule) -> bool:
 
 
 def _is_inside(world: World, peer: BlockPeer) -> bool:
-    private = (*_INSIDE, _LINK_LOCAL) if world.caches_dns else _INSIDE
-    held = (*world.addresses(pods=True), *world.addresses(pods=False))
-    return any(blocks_meet(peer.block, each) for each in private) or any(map(peer.covers, held))
+    private = (*PRIVATE, _LINK_LOCAL) if world.caches_dns else PRIVATE
+    # Pods and nodes with private addresses are in those already.
+    return any(blocks_meet(peer.block, each) for each in private) or any(map(peer.covers, world.ranges.public))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringfence.apis.fields import UNKNOWN_FIELD
+from ringfence.apis.manifests import kind_of
 from ringfence.errors import FieldError, InvalidObject
 from ringfence.model.policy import ObjectRef
 from ringfence.semantics.lint.rules import RULES, LintRule, Severity
@@ -48,6 +49,11 @@ class Finding:
     def advice(self) -> str:
         """What to do: of this very finding, or what the rule says."""
         return self.remedy or self.rule.remedy
+
+
+def is_network_policy(obj: Mapping[str, Any]) -> bool:
+    """Tell whether an object is a NetworkPolicy of Kubernetes, in whatever version; others have that kind too."""
+    return kind_of(obj) in ("NetworkPolicy.networking.k8s.io", "NetworkPolicy.extensions")
 
 
 def ref_of(obj: Mapping[str, Any]) -> ObjectRef:

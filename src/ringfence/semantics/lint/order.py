@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import combinations, groupby
 
 from ringfence.model.cluster import Cluster, Endpoint
-from ringfence.model.policy import Direction, Policy, PolicySet
+from ringfence.model.policy import Direction, Policy, PolicySet, Rule
 from ringfence.semantics.lint.findings import Finding
 from ringfence.semantics.lint.overlap import rules_meet, subjects_meet
 from ringfence.semantics.lint.rules import RULES
@@ -21,7 +21,10 @@ def equal_priorities(policies: PolicySet, cluster: Cluster, *, whole: bool) -> I
     """Find policies of one tier and order of which rules with different actions may match the same connection."""
     for tier in policies.tiers:
         for order, group in groupby(tier.policies, key=lambda policy: policy.order):
-            for first, second in combinations(group, 2):
+            equals = list(group)
+            if len({rule.action for policy in equals for rule in _rules(policy)}) < 2:
+                continue  # NetworkPolicies, however many, and whatever else cannot disagree
+            for first, second in combinations(equals, 2):
                 disagreement = _disagreement(first, second, cluster, whole=whole)
                 if disagreement:
                     message = (
@@ -29,6 +32,11 @@ def equal_priorities(policies: PolicySet, cluster: Cluster, *, whole: bool) -> I
                         f" ringfence asks {first.ref.name} first, by name"
                     )
                     yield Finding(RULES["equal-priority"], first.ref, "spec.priority", message)
+
+
+def _rules(policy: Policy) -> Iterator[Rule]:
+    for direction in Direction:
+        yield from policy.rules(direction) or ()
 
 
 def _disagreement(first: Policy, second: Policy, cluster: Cluster, *, whole: bool) -> str:

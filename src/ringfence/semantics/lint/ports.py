@@ -120,7 +120,7 @@ def _outside(world: World, written: Written, rule: Rule) -> Iterator[Finding]:
 
 
 def _has_pods(world: World, peer: BlockPeer, named: Iterable[PortMatch]) -> bool:
-    real = world.addresses(pods=True)
+    real = world.ranges.pods
     return any(
         address in real and peer.covers(address) and any(pod.port_numbers(str(m.port), m.protocol) for m in named)
         for pod in world.cluster.endpoints.values()

@@ -15,6 +15,22 @@ from ringfence.semantics.lint.parts import Written, found, peers_of, rules_of, s
 from ringfence.semantics.lint.world import World
 
 _EVERYWHERE = NamespacesMatching(EVERYTHING)
+# What the controllers of tasks put on pods that come and go: nobody need have them at the moment.
+_PASSING = frozenset(
+    {
+        "acme.cert-manager.io/http01-solver",
+        "actions-ephemeral-runner",
+        "batch.kubernetes.io/job-name",
+        "cnpg.io/jobRole",
+        "jenkins/label",
+        "job-name",
+        "job.runner.gitlab.com/pod",
+        "spark-role",
+        "tekton.dev/pipelineRun",
+        "tekton.dev/taskRun",
+        "workflows.argoproj.io/workflow",
+    }
+)
 
 
 def subject(world: World, written: Written) -> Iterator[Finding]:
@@ -62,8 +78,9 @@ def _nobody(world: World, written: Written, peer: PodPeer, path: str) -> Iterato
 
 
 def _asks_for_something(wanted: Selector) -> bool:
-    """Tell whether a selector asks for labels that are there; "everybody but" may well be nobody at the moment."""
-    return any(each.operator in (Operator.IN, Operator.EXISTS) for each in wanted.requirements)
+    """Tell whether a selector asks for labels that are there to stay; "everybody but" may well be nobody now."""
+    asked = {each.key for each in wanted.requirements if each.operator in (Operator.IN, Operator.EXISTS)}
+    return bool(asked) and not asked & _PASSING
 
 
 def _mislabelled(world: World, wanted: Selector) -> str:

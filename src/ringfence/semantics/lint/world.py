@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, assert_never
+
+import msgspec
 
 from ringfence.apis.core import NAME_LABEL
 from ringfence.apis.manifests import cluster_from_objects
@@ -29,6 +32,7 @@ from ringfence.semantics.gaps import gaps
 from ringfence.semantics.knowledge import Knowledge
 from ringfence.semantics.lint.findings import ref_of
 from ringfence.semantics.lint.parts import Written
+from ringfence.semantics.lint.ranges import Ranges, ranges
 from ringfence.semantics.services import Service, Services
 
 _FEW = 3
@@ -135,9 +139,10 @@ class World:
         key, value = _NODE_LOCAL_DNS
         return any(endpoint.labels.get(key) == value for endpoint in self.cluster.endpoints.values())
 
-    def addresses(self, *, pods: bool) -> frozenset[Address]:
-        """Return the addresses that pods (else nodes) really have, none that were made up."""
-        return self._pod_addresses if pods else self._node_addresses
+    @cached_property
+    def ranges(self) -> Ranges:
+        """The addresses that pods, nodes and Services really have, none that were made up."""
+        return ranges(self.cluster, self.service_list(), made_up=self.known.stand_ins.keys())
 
     def called(self, endpoints: Iterable[Endpoint]) -> str:
         """Name pods, by their workload where they have one."""
@@ -168,15 +173,6 @@ class World:
             found[key.namespace].append(self.cluster.endpoints[key])
         return found
 
-    @cached_property
-    def _pod_addresses(self) -> frozenset[Address]:
-        own = (a for e in self.cluster.endpoints.values() if not e.host_network for a in e.addresses)
-        return frozenset(own) - self.known.stand_ins.keys()
-
-    @cached_property
-    def _node_addresses(self) -> frozenset[Address]:
-        return frozenset(a for node in self.cluster.nodes.values() for a in node.addresses)
-
 
 def world(objects: Sequence[Mapping[str, Any]], *, whole: bool, ill: Collection[int] = ()) -> World:
     """Return what objects make up.
@@ -192,6 +188,9 @@ def world(objects: Sequence[Mapping[str, Any]], *, whole: bool, ill: Collection[
     for obj in beside:
         if (obj.get("apiVersion"), obj.get("kind")) == ("v1", "Service"):
             services.add(conform(obj, SERVICE, "")[0])  # without nulls, which mean what is missing means
+        elif obj.get("kind") == "EndpointSlice":
+            with suppress(msgspec.ValidationError):  # nothing is known of where it leads
+                services.add(obj)
     written = [Written(number, obj, lower(obj).policy) for number, obj in policies]
     last = {each.policy.ref: each.policy for each in written}
     broken = (obj for number, obj in enumerate(objects) if number in ill and not _is_policy(obj))
