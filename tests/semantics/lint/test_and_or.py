@@ -57,7 +57,10 @@ def test_two_items_that_may_well_be_meant_are_no_finding() -> None:
 
 def test_two_items_of_which_one_matches_nobody_are_that_finding_alone() -> None:
     """There is no evidence that they belong together."""
-    assert found(policy(TWO % (MONITORING, "{matchLabels: {app: gone}}")), WEB, PROMETHEUS) == [
+    given = policy(TWO % (MONITORING, "{matchLabels: {app: gone}}"))
+
+    assert found(given, WEB, PROMETHEUS) == []
+    assert found(given, WEB, PROMETHEUS, whole=True) == [
         ("peer-matches-nothing", "spec.ingress[0].from[1].podSelector")
     ]
 

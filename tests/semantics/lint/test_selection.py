@@ -98,23 +98,95 @@ def test_a_workload_without_replicas_counts() -> None:
     assert found(policy(SELECTS), WEB, site) == []
 
 
-def test_a_peer_that_no_pod_has_is_found() -> None:
-    """In the policy's own namespace, whose pods are known."""
-    (finding,) = findings(policy(FROM % "{podSelector: {matchLabels: {app: shop}}}"), WEB)
+PEER = "{podSelector: {matchLabels: %s}}"
+PODS = [("peer-matches-nothing", "spec.ingress[0].from[0].podSelector")]
+FRONTEND = workload("shop/front", "{app: frontend, tier: x}")
 
-    assert (finding.rule.name, finding.path) == ("peer-matches-nothing", "spec.ingress[0].from[0].podSelector")
+
+@pytest.mark.parametrize(
+    ("labels", "has"),
+    [
+        pytest.param("{app: fronted}", "app=frontend", id="a letter is missing"),
+        pytest.param("{app: frontends}", "app=frontend", id="a letter too many"),
+        pytest.param("{app: forntend}", "app=frontend", id="two letters changed places"),
+        pytest.param("{app: Front-End}", "app=frontend", id="case and separators"),
+        pytest.param("{name: frontend}", "no name", id="another key"),
+        pytest.param("{app: fronted, tier: x}", "app=frontend", id="one of two"),
+    ],
+)
+def test_a_peer_that_is_nearly_a_pod_is_found_in_files(labels: str, has: str) -> None:
+    """It was meant for the pod that is there, which the message names."""
+    (finding,) = findings(policy(FROM % (PEER % labels)), WEB, FRONTEND)
+
+    assert (finding.rule.name, finding.path) == PODS[0]
+    assert finding.message.endswith(f"; nearest: Deployment shop/front has {has}")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pytest.param("{app: prometheus}", id="another application"),
+        pytest.param("{app: frontend-db}", id="a name of the same family"),
+        pytest.param("{app: frontend2}", id="another number"),
+        pytest.param("{app: wet}", id="a short word"),
+        pytest.param("{app: frontier}", id="another word"),
+        pytest.param("{app: fronted, tier: y}", id="one of two is far off"),
+        pytest.param("{app: fronted, zone: a}", id="one of two is nowhere"),
+    ],
+)
+def test_a_peer_that_may_be_in_other_files_is_found_only_in_a_live_cluster(labels: str) -> None:
+    """A chart holds one application of a namespace, and lets in its neighbours."""
+    given = policy(FROM % (PEER % labels))
+
+    assert found(given, WEB, FRONTEND) == []
+    assert found(given, WEB, FRONTEND, whole=True) == PODS
+
+
+def test_requirements_other_than_values_are_no_slips() -> None:
+    """What it was meant to be, nobody can tell."""
+    not_there = "{key: team, operator: NotIn, values: [a]}"
+    spec = FROM % f"{{podSelector: {{matchLabels: {{app: frontend}}, matchExpressions: [{not_there}]}}}}"
+
+    assert found(policy(spec), workload("shop/front", "{app: frontend, team: a}")) == []
+
+
+def test_a_peer_whose_pods_are_in_another_namespace_is_found_in_files() -> None:
+    """The namespaceSelector was forgotten."""
+    given = policy(FROM % (PEER % "{app: prometheus}"))
+    (finding,) = findings(given, WEB, workload("monitoring/prometheus", "{app: prometheus}"))
+
+    assert finding.message.endswith("; Deployment monitoring/prometheus would match, in another namespace")
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["files", "live"])
+@pytest.mark.parametrize(
+    "selector",
+    ["{matchLabels: {db-client: 'true'}}", "{matchLabels: {app: web, quarantine: 'Yes'}}",
+     "{matchExpressions: [{key: db-client, operator: Exists}]}"],
+)  # fmt: skip
+def test_labels_to_opt_in_need_not_be_in_use(selector: str, *, whole: bool) -> None:
+    """They are there for whoever wants them."""
+    assert found(policy(f"{{podSelector: {selector}}}"), WEB, whole=whole) == []
+    assert found(policy(FROM % f"{{podSelector: {selector}}}"), WEB, whole=whole) == []
+
+
+def test_labels_to_opt_in_are_judged_where_they_are_in_use() -> None:
+    """Then the rest of the selector finds nobody."""
+    client = workload("shop/client", "{app: client, db-client: 'true'}")
+    given = policy("{podSelector: {matchLabels: {app: clients, db-client: 'true'}}}")
+
+    assert found(given, WEB, client) == [("selects-nothing", "spec.podSelector")]
 
 
 def test_a_peer_of_a_namespace_that_is_named_is_judged_by_its_pods() -> None:
     """Files know all about a namespace only if its name is asked for and they hold pods of it."""
-    named = (
-        "{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: bank}}, podSelector: {matchLabels: {a: b}}}"
-    )
-    labelled = named.replace("kubernetes.io/metadata.name: bank", "team: bank")
-    bank = [namespace("bank", "{team: bank}"), workload("bank/till", "{a: c}")]
+    one = "kubernetes.io/metadata.name: bank"
+    named = f"{{namespaceSelector: {{matchLabels: {{{one}}}}}, podSelector: {{matchLabels: {{a: tills}}}}}}"
+    labelled = named.replace(one, "team: bank")
+    bank = [namespace("bank", "{team: bank}"), workload("bank/till", "{a: till}")]
 
     assert found(policy(FROM % named), WEB) == []
-    assert found(policy(FROM % named), WEB, *bank) == [("peer-matches-nothing", "spec.ingress[0].from[0].podSelector")]
+    assert found(policy(FROM % named), WEB, *bank) == PODS
     assert found(policy(FROM % labelled), WEB, *bank) == []
     assert [name for name, _ in found(policy(FROM % labelled), WEB, *bank, whole=True)] == ["peer-matches-nothing"]
 
