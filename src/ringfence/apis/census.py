@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ringfence.apis.core import Age, Pod, age, counts, endpoint
+from ringfence.apis.core import Age, Pod, age, endpoint, is_finished
 from ringfence.model.addresses import Address
 from ringfence.model.cluster import Endpoint, PodKey
 
@@ -44,9 +44,11 @@ class Census:
     def change(self, pods: Mapping[str, Pod | None]) -> dict[str, Endpoint | None]:
         """Take in changed pods (None: gone); returns the endpoints that are others now (None: no more)."""
         looked_at: set[str] = set()
-        for identity, pod in pods.items():
+        for identity in pods.keys() & self._counted.keys():
             looked_at |= self._neighbours(identity)
-            self._exchange(identity, _Counted(age(pod), endpoint(pod)) if pod is not None and counts(pod) else None)
+        for identity, pod in pods.items():
+            self._exchange(identity, None if pod is None else _counted(pod))
+        for identity in pods:
             looked_at |= self._neighbours(identity)
         changed: dict[str, Endpoint | None] = {}
         for identity in looked_at:
@@ -79,6 +81,8 @@ class Census:
         if one is None:
             return {identity}
         namesakes = self._named[one.endpoint.key]
+        if len(namesakes) == 1 and all(len(self._claimed[address]) == 1 for address in one.claims):
+            return {identity}
         claims = {address for each in namesakes for address in self._counted[each].claims}
         return namesakes.union({identity}, *(self._claimed[address] for address in claims))
 
@@ -86,7 +90,10 @@ class Census:
         one = self._counted.get(identity)
         if one is None or not self._is_newest(identity, self._named[one.endpoint.key]):
             return None
-        own = frozenset(a for a in one.claims if self._is_newest(identity, self._contenders(a)))
+        claimed = self._claimed
+        own = frozenset(
+            [a for a in one.claims if len(claimed[a]) == 1 or self._is_newest(identity, self._contenders(a))]
+        )
         return one.endpoint if own == one.endpoint.addresses else replace(one.endpoint, addresses=own)
 
     def _contenders(self, address: Address) -> Iterator[str]:
@@ -98,6 +105,14 @@ class Census:
     def _is_newest(self, identity: str, among: Iterable[str]) -> bool:
         mine = self._counted[identity].age
         return all(other == identity or self._counted[other].age < mine for other in among)
+
+
+def _counted(pod: Pod) -> _Counted | None:
+    """Return a pod if it counts, as ``core.counts`` would tell; its addresses are read only once."""
+    if is_finished(pod):
+        return None
+    found = endpoint(pod)
+    return _Counted(age(pod), found) if found.addresses else None
 
 
 def _discard(index: dict[PodKey, set[str]] | dict[Address, set[str]], key: PodKey | Address, identity: str) -> None:

@@ -207,7 +207,12 @@ Age: TypeAlias = tuple[str, str, str, str]
 
 def counts(pod: Pod) -> bool:
     """Tell whether a pod counts: it has not completed, and has an address (SEMANTICS 26, 28)."""
-    return pod.status.phase not in _FINISHED and bool(_pod_addresses(pod))
+    return not is_finished(pod) and bool(_pod_addresses(pod))
+
+
+def is_finished(pod: Pod) -> bool:
+    """Tell whether a pod has completed, or failed (SEMANTICS 26)."""
+    return pod.status.phase in _FINISHED
 
 
 def age(pod: Pod) -> Age:

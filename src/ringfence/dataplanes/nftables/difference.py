@@ -108,4 +108,5 @@ def _resets(there: Table, wanted: Table) -> Iterator[Reset]:
     for name, goal in wanted.sets.items():
         now = there.sets.get(name)
         if now is not None and now.elements is not goal.elements and now.elements != goal.elements:
-            yield Reset(goal, goal.elements - now.elements, now.elements - goal.elements)
+            plus, minus = goal.elements - now.elements, now.elements - goal.elements
+            yield Reset(goal, frozenset(plus), frozenset(minus))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -39,7 +40,7 @@ class Set:
     name: str
     key: str
     interval: bool
-    elements: frozenset[Element]
+    elements: AbstractSet[Element]
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +241,7 @@ class TableBuilder:
         self._maps: dict[str, VerdictMap] = {}
         self._chains: dict[str, Chain] = {}
 
-    def set_by_meaning(self, name: str, key: str, members: frozenset[Element], *, interval: bool = False) -> str:
+    def set_by_meaning(self, name: str, key: str, members: AbstractSet[Element], *, interval: bool = False) -> str:
         """Make a set whose elements may change in place."""
         full = self.names.by_meaning(name)
         self._sets[full] = Set(full, key, interval, members)

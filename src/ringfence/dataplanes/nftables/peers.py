@@ -15,6 +15,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, TypeAlias
@@ -25,6 +26,7 @@ from ringfence.dataplanes.nftables import spelling
 from ringfence.dataplanes.nftables.elements import Element, merged_spans
 from ringfence.dataplanes.nftables.layout import TableBuilder, plain
 from ringfence.model.addresses import Address, Network
+from ringfence.model.persistent import PersistentSet
 from ringfence.model.policy import AnyPeer, Direction
 from ringfence.model.ports import Protocol
 
@@ -143,7 +145,7 @@ def _digest(asked: Iterable[Asked]) -> str:
 
 
 Wanted: TypeAlias = PodSet | BlockSet | PrefixSet
-Members: TypeAlias = frozenset[Element]
+Members: TypeAlias = AbstractSet[Element]
 Made: TypeAlias = tuple[tuple[PeerSet, ...], Members]
 """A set's members, and the peer sets that they are of."""
 
@@ -224,16 +226,16 @@ class PeerBook:
 
 def _pods(sources: tuple[PeerSet, ...], family: Family, known: Made | None) -> Members:
     """Return the addresses of a family in any of some peer sets: from what they were before, if that is known."""
-    if known is None or len(known[0]) != len(sources):
-        return frozenset(_of_version(family, *(each.addresses for each in sources)))
-    before, members = known
+    before, members = ((), None) if known is None else known
+    if len(before) != len(sources) or not isinstance(members, PersistentSet):
+        return PersistentSet(_of_version(family, *(each.addresses for each in sources)))
     come: set[Address] = set()
     gone: set[Address] = set()
     for old, new in zip(before, sources, strict=True):
         if old is not new:
             come |= _of_version(family, new.addresses - old.addresses)
             gone |= _of_version(family, old.addresses - new.addresses)
-    return (members - {address for address in gone if not any(address in s.addresses for s in sources)}) | come
+    return members.exchanged((a for a in gone if not any(a in each.addresses for each in sources)), come)
 
 
 def _of_version(family: Family, *parts: Iterable[Address]) -> set[Address]:
