@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.semantics.lint.linted import findings, found, pod, policy, service, workload
+from tests.semantics.lint.linted import findings, found, namespace, pod, policy, service, workload
 
 WEB = workload("shop/web", "{app: web}", "[{name: http, containerPort: 8080}]")
 FRONT = service("shop/web", "{selector: {app: web}, ports: [{port: 80, targetPort: http}]}")
@@ -144,3 +144,17 @@ def test_a_name_to_a_block_of_pods_that_have_it_is_no_finding() -> None:
     assert findings(policy(spec), server, rule="named-port-outside") == []
     server["status"] = {}
     assert findings(policy(spec), server, rule="named-port-outside") != []
+
+
+@pytest.mark.parametrize("everybody", ["[{podSelector: {}}]", "[{namespaceSelector: {}}]"])
+def test_all_pods_of_a_namespace_are_known_in_a_live_cluster_only(everybody: str) -> None:
+    """Files hold one application: its neighbours, or the cluster's DNS, may have the port."""
+    named = policy(egress("[{port: dns-tcp}]", everybody).replace("client", "web"))
+    numbered = policy(egress("[{port: 80}]", everybody).replace("client", "web"))
+    entering = policy("{podSelector: {}, ingress: [{ports: [{port: metrics}]}]}")
+    shop = [namespace("shop"), WEB, FRONT]
+
+    assert found(named, *shop) == found(numbered, *shop) == found(entering, *shop) == []
+    assert found(named, *shop, whole=True) == [("named-port-missing", "spec.egress[1].ports[0].port")]
+    assert found(numbered, *shop, whole=True) == [("service-port", "spec.egress[1].ports[0].port")]
+    assert found(entering, *shop, whole=True) == [("named-port-missing", "spec.ingress[0].ports[0].port")]

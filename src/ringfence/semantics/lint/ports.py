@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from ringfence.model.cluster import Endpoint
-from ringfence.model.policy import ANY_PEER, BlockPeer, Direction, Rule
+from ringfence.model.labels import Operator
+from ringfence.model.policy import ANY_PEER, BlockPeer, Direction, PodPeer, Rule
 from ringfence.model.ports import NamedPort, PortMatch, PortRange, Protocol
 from ringfence.semantics.lint.findings import Finding
 from ringfence.semantics.lint.parts import PlacedPort, Written, block_peers, found, pod_peers, ports_of, rules_of
@@ -49,11 +50,19 @@ def names(world: World, written: Written) -> Iterator[Finding]:
 def _led_to(world: World, written: Written, direction: Direction, rule: Rule) -> tuple[Endpoint, ...]:
     """Return the pods that a rule can lead to, none where it leads to others too or they are not known."""
     if direction is Direction.INGRESS:
-        return world.pods(written.policy.subject).pods
-    peers = pod_peers(rule)
-    if rule.peers is ANY_PEER or len(peers) < len(rule.peers.members):
+        selections = [written.policy.subject]
+    else:
+        selections = pod_peers(rule)
+        if rule.peers is ANY_PEER or len(selections) < len(rule.peers.members):
+            return ()
+    if not world.whole and not all(map(_is_particular, selections)):
         return ()
-    return tuple({endpoint.key: endpoint for peer in peers for endpoint in world.pods(peer).pods}.values())
+    return tuple({pod.key: pod for selection in selections for pod in world.pods(selection).pods}.values())
+
+
+def _is_particular(selection: PodPeer) -> bool:
+    """Tell whether a selection asks for some labels; all pods of a namespace are hardly ever all in the files."""
+    return any(each.operator in (Operator.IN, Operator.EXISTS) for each in selection.pods.requirements)
 
 
 def _service_port(
