@@ -9,6 +9,7 @@ none of them has it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from ringfence.model.cluster import Endpoint
 from ringfence.model.labels import Operator
@@ -20,14 +21,14 @@ from ringfence.semantics.lint.world import World
 
 _Targets = dict[int, str]
 """The numbers that a Service port leads to, each with the Service's name."""
+_Led = Sequence[tuple[Endpoint, ...]]
+"""The pods that a rule can lead to, peer by peer: never put together, since one of many tells mostly enough."""
 
 
 def numbers(world: World, written: Written) -> Iterator[Finding]:
     """Find ports that are a Service's."""
     for direction, rule in rules_of(written):
         led = _led_to(world, written, direction, rule)
-        if not led:
-            continue
         entries = ports_of(rule)
         for entry in entries:
             match entry.match.port:
@@ -47,7 +48,7 @@ def names(world: World, written: Written) -> Iterator[Finding]:
             yield from _outside(world, written, rule)
 
 
-def _led_to(world: World, written: Written, direction: Direction, rule: Rule) -> tuple[Endpoint, ...]:
+def _led_to(world: World, written: Written, direction: Direction, rule: Rule) -> _Led:
     """Return the pods that a rule can lead to, none where it leads to others too or they are not known."""
     if direction is Direction.INGRESS:
         selections = [written.policy.subject]
@@ -57,7 +58,7 @@ def _led_to(world: World, written: Written, direction: Direction, rule: Rule) ->
             return ()
     if not world.whole and not all(map(_is_particular, selections)):
         return ()
-    return tuple({pod.key: pod for selection in selections for pod in world.pods(selection).pods}.values())
+    return tuple(world.pods(selection).pods for selection in selections)
 
 
 def _is_particular(selection: PodPeer) -> bool:
@@ -66,19 +67,19 @@ def _is_particular(selection: PodPeer) -> bool:
 
 
 def _service_port(
-    world: World, written: Written, led: Sequence[Endpoint], entry: PlacedPort, entries: Iterable[PlacedPort]
+    world: World, written: Written, led: _Led, entry: PlacedPort, entries: Iterable[PlacedPort]
 ) -> Iterator[Finding]:
     assert isinstance(entry.match.port, PortRange)
     number, protocol = entry.match.port.first, entry.match.protocol
-    if any(port.number == number and port.protocol is protocol for pod in led for port in pod.ports):
-        return
     targets: _Targets = {}
-    for pod in led:
+    for pod in chain.from_iterable(led):
         behind = world.targets(pod.key, protocol, number)
         if not behind or number in behind:
             return
+        if any(port.number == number and port.protocol is protocol for port in pod.ports):
+            return
         targets.update(behind)
-    if any(_admits(each.match, protocol, target, led) for each in entries for target in targets):
+    if not targets or any(_admits(each.match, protocol, target, led) for each in entries for target in targets):
         return
     service = next(iter(targets.values()))
     listed = " or ".join(map(str, sorted(targets)))
@@ -86,14 +87,14 @@ def _service_port(
     yield found("service-port", written, f"{entry.path}.port", message, f"write port {listed}")
 
 
-def _admits(match: PortMatch, protocol: Protocol, number: int, led: Iterable[Endpoint]) -> bool:
+def _admits(match: PortMatch, protocol: Protocol, number: int, led: _Led) -> bool:
     if match.protocol is not protocol:
         return False
     match match.port:
         case PortRange() as numbers_:
             return numbers_.contains(number)
         case NamedPort(name):
-            return any(number in pod.port_numbers(name, protocol) for pod in led)
+            return any(number in pod.port_numbers(name, protocol) for pod in chain.from_iterable(led))
         case _:
             return True
 
@@ -102,10 +103,13 @@ def _missing(world: World, written: Written, direction: Direction, rule: Rule, e
     assert isinstance(entry.match.port, NamedPort)
     name, protocol = entry.match.port.name, entry.match.protocol
     if direction is Direction.EGRESS and rule.peers is ANY_PEER:
-        pods = tuple(world.cluster.endpoints.values()) if world.whole else ()
+        led: _Led = (tuple(world.cluster.endpoints.values()),) if world.whole else ()
     else:
-        pods = _led_to(world, written, direction, rule)
-    if not pods or any(pod.port_numbers(name, protocol) for pod in pods):
+        led = _led_to(world, written, direction, rule)
+    if any(pod.port_numbers(name, protocol) for pod in chain.from_iterable(led)):
+        return
+    pods = list(chain.from_iterable(led))
+    if not pods:
         return
     others = sorted({port.protocol.value for pod in pods for port in pod.ports if port.name == name})
     known = sorted({port.name for pod in pods for port in pod.ports if port.name and port.protocol is protocol})
