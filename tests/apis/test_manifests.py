@@ -188,3 +188,15 @@ def test_gaps_are_filled_only_when_asked() -> None:
     assert (set(bare.cluster.namespaces), set(bare.cluster.endpoints)) == ({"z"}, set())
     assert set(filled.cluster.namespaces) == {"x", "y", "z"}
     assert ip_address("198.18.0.1") in filled.cluster.endpoints[PodKey("x", "a")].addresses
+
+
+@pytest.mark.parametrize(
+    "text", ["metadata:\n  name: {{ .Release.Name }}\n", "{{- if .Values.on }}\nkind: Pod\n{{- end }}\n"]
+)
+def test_a_template_is_told_what_to_do_with_it(text: str) -> None:
+    """It is no YAML before it is rendered; other broken files are not told so."""
+    (problem,) = load_text(text, file="t.yaml").problems
+    (other,) = load_text("a: [", file="t.yaml").problems
+
+    assert "helm template . |" in str(problem)
+    assert "template" not in str(other)

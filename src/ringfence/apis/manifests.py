@@ -34,6 +34,7 @@ from ringfence.model.cluster import Cluster
 from ringfence.model.policy import Policy, PolicySet
 
 STDIN = "-"
+_TEMPLATE = "if it is a template, give what it renders to, as in: helm template . | ringfence lint -f -"
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 
@@ -113,7 +114,8 @@ def load_text(text: str, *, file: str) -> Loaded:
                 else:
                     manifests.append(manifest)
     except Unreadable as stop:
-        where = FieldError("", stop.problem, "", stop.line, stop.column)
+        hint = f"; {_TEMPLATE}" if "{{" in text else ""
+        where = FieldError("", f"{stop.problem}{hint}", "", stop.line, stop.column)
         problems.append(InvalidObject("file", file, [where], file=file))
     return Loaded(tuple(manifests), by_place(problems))
 
