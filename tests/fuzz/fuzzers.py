@@ -18,7 +18,7 @@ from ringfence.dataplanes.nftables.apply import NftablesDataplane
 from tests.apiserver.test_no_body_breaks_the_server import SEEDS, answer_bodies
 from tests.fuzz import agents, broken, kernel
 from tests.fuzz.agreement import compare, compare_meaning
-from tests.fuzz.walks import walks
+from tests.fuzz.walks import contrasts, walks
 from tests.fuzz.wire import MakeDataplane, Wire, wire
 from tests.fuzz.worlds import settings, worlds
 from tests.semantics.small_worlds import clusters, deciding_tiers
@@ -108,7 +108,7 @@ def journeys(bench: Bench, data: st.DataObject) -> None:
 
 def changes(bench: Bench, data: st.DataObject) -> None:
     """While one program replaces another, no packet meets a verdict of neither."""
-    before, after = data.draw(walks(steps=1))
+    before, after = data.draw(st.one_of(contrasts(), contrasts(), walks(steps=1)))
     bench.verdicts += kernel.check_change(bench.wire, before, after, flips=FLIPS)
 
 

@@ -255,6 +255,22 @@ class ClosesInBetween(Faulty):
         yield program
 
 
+class ChangesSetsFirst(Faulty):
+    """An engine that has the new members of all sets in force before the new rules."""
+
+    def __init__(self, nft: Nft) -> None:
+        super().__init__(nft)
+        self._last: Program | None = None
+
+    def bent(self, program: Program) -> Iterator[Program]:
+        """Return the last program with the new one's members, then the new one."""
+        old, self._last = self._last, program
+        if old is not None:
+            new = {peer_set.id: peer_set for peer_set in program.peer_sets}
+            yield replace(old, peer_sets=tuple(new.get(each.id, each) for each in old.peer_sets))
+        yield program
+
+
 @pytest.mark.kernel
 @pytest.mark.parametrize(
     ("fuzzer", "engine_class", "seed"),
@@ -264,7 +280,8 @@ class ClosesInBetween(Faulty):
         ("journeys", NeverGivesUp, 7),
         ("journeys", DropsAnElement, 7),
         ("changes", OpensInBetween, 7),
-        ("changes", ClosesInBetween, 7),
+        ("changes", ClosesInBetween, 2),
+        ("changes", ChangesSetsFirst, 4),
     ],
 )
 def test_a_faulty_engine_is_found(fuzzer: str, engine_class: Callable[[Nft], Dataplane], seed: int) -> None:

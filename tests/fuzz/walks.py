@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from ringfence.cases.format import PodSpec
-from tests.fuzz.manifests import NAMESPACES, manifests
+from tests.fuzz.manifests import NAMESPACES, Manifest, manifests
 from tests.fuzz.worlds import NODE_ADDRESSES, POD_NAMES, PodAt, World, labels, pods, ports, worlds
 
 Draw = st.DrawFn
@@ -38,6 +38,54 @@ def walks(draw: Draw, *, steps: int, broken: bool = True) -> list[World]:
     return path
 
 
+_FEW_PEERS: list[Manifest] = [
+    {"podSelector": {"matchLabels": {"app": "a"}}},
+    {"podSelector": {"matchLabels": {"app": "b"}}},
+    {"podSelector": {"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}},
+    {"namespaceSelector": {"matchLabels": {"app": "a"}}},
+    {"ipBlock": {"cidr": "10.0.0.0/29", "except": ["10.0.0.4/31"]}},
+]
+_FEW_LABELS = st.sampled_from([{"app": "a"}, {"app": "b"}, {"app": "a", "tier": "a"}, {"tier": "a"}, {}])
+
+
+@st.composite
+def contrasts(draw: Draw) -> list[World]:
+    """Draw two worlds of the same pods, on one node, with other labels and other policies of the same few peers.
+
+    Members of a set change that a rule asks which changes too; one flow's egress is lost while its ingress is gained.
+    That is what a change has to get right, and what a walk seldom comes to.
+    """
+    homes = [draw(st.sampled_from(("shop", "shop", "bank"))) for _ in range(4)]
+    count = draw(st.integers(1, 4))
+    return [
+        World(
+            nodes={name: own[:2] for name, own in NODE_ADDRESSES.items()},
+            namespaces={name: draw(_FEW_LABELS) for name in ("shop", "bank")},
+            pods=tuple(
+                PodAt(home, name, "n1", (f"10.0.0.{n}", f"fd00::{n}"), PodSpec(labels=draw(_FEW_LABELS)), n)
+                for n, (home, name) in enumerate(zip(homes, POD_NAMES, strict=False), start=2)
+            ),
+            policies=tuple(draw(_policies_of_few_peers(f"p{number}")) for number in range(count)),
+        )
+        for _ in range(2)
+    ]
+
+
+@st.composite
+def _policies_of_few_peers(draw: Draw, name: str) -> Manifest:
+    ports = st.sampled_from([[], [], [{"port": 80}], [{"protocol": "UDP"}]])
+    spec: Manifest = {"podSelector": {"matchLabels": draw(_FEW_LABELS)}, "policyTypes": []}
+    for direction, side in draw(st.sampled_from(([_INGRESS], [_EGRESS], [_INGRESS, _EGRESS]))):
+        peers = st.lists(st.sampled_from(_FEW_PEERS), min_size=1, max_size=2)
+        spec["policyTypes"].append(direction.capitalize())
+        spec[direction] = [{side: draw(peers), "ports": draw(ports)} for _ in range(draw(st.integers(0, 2)))]
+    meta = {"name": name, "namespace": draw(st.sampled_from(("shop", "shop", "bank")))}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": spec}
+
+
+_INGRESS, _EGRESS = ("ingress", "from"), ("egress", "to")
+
+
 def _pod_comes(draw: Draw, world: World, made: Made) -> World:
     name = draw(st.sampled_from(POD_NAMES))
     others = tuple(pod for pod in world.pods if pod.name != name)
@@ -51,7 +99,7 @@ def _pod_takes_over(draw: Draw, world: World, made: Made) -> World:
         return world
     gone = draw(st.sampled_from(holders))
     heir = draw(pods(f"{gone.name}x", made.serial, world.nodes))
-    heir = replace(heir, addresses=gone.addresses, node=gone.node, spec=_with(heir, hostNetwork=False))
+    heir = replace(heir, addresses=gone.addresses, spec=_with(heir, hostNetwork=False))
     keeps = draw(st.booleans())  # the old one may still be on its way out
     return replace(world, pods=(*(pod for pod in world.pods if keeps or pod is not gone), heir))
 
