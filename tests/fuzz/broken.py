@@ -30,7 +30,7 @@ from ringfence.kube.changes import Upserted
 from ringfence.model.flow import Flow
 from ringfence.model.policy import Policy
 from ringfence.semantics.evaluate import evaluate
-from tests.fuzz.agents import listed, objects_of
+from tests.fuzz.agents import KINDS, listed, objects_of
 from tests.fuzz.agreement import Disagreement, compare
 from tests.fuzz.cells import cells
 from tests.fuzz.manifests import Manifest
@@ -91,6 +91,17 @@ def mutated(draw: st.DrawFn, obj: Any, values: Sequence[Any], *, below: str = ""
         obj = replaced(obj, path, value)
         done.append(path)
     return obj, done
+
+
+@st.composite
+def rubbish(draw: st.DrawFn, world: World) -> tuple[Kind, Any]:
+    """Draw a kind, and an object of a world's with parts replaced, or anything at all, for one of it."""
+    kind = draw(st.sampled_from(Kind))
+    whole = [obj for obj in world.objects if KINDS[obj["kind"]] is kind]
+    if not whole or draw(st.integers(0, 4)) == 0:
+        return kind, draw(json_values)
+    obj, _ = draw(mutated(draw(st.sampled_from(whole)), ANYTHING))
+    return kind, obj
 
 
 def mended(manifest: Manifest) -> Manifest:
@@ -205,33 +216,32 @@ def _is_complained_of(path: str, errors: Iterable[FieldError]) -> bool:
     return any(within(error.path, path) or within(path, error.path) for error in errors)
 
 
-def check_readable(kind: Kind, obj: Any, world: World) -> int:
-    """Let agents that know a world hear of an object that may be anything: they go on, with the program that they had
-    if they cannot read it; what is wrong is told once. Returns how many objects were tried.
+def check_readable(world: World, objects: Sequence[tuple[Kind, Any]]) -> int:
+    """Let agents that know a world hear of objects that may be anything, each for itself: they go on, with the program
+    that they had if they cannot read it; what is wrong is told once. Returns how many objects were tried.
     """
-    raw = msgspec.json.encode(obj)
-    told = decode(kind, raw)
-    for node in NODES:
-        state = State(node, settings=world.settings)
-        before = reconcile(state, [listed(each, objects) for each, objects in objects_of(world).items()])
-        event = Event(kind, Upserted(_key(obj), told))
-        after = reconcile(before.state, [event])
-        again = reconcile(after.state, [event])
-        if isinstance(told, Unreadable) and after.program != before.program:
-            raise Disagreement(f"an object that cannot be read changes the program: {told.complaint}", [world])
-        if again.program != after.program or again.problems != after.problems:
-            raise Disagreement("the same object, told again, changes something", [world])
-        _check_told_once(after, before, isinstance(told, Unreadable))
-    if kind is Kind.POLICIES:
-        assert isinstance(lower(obj).policy, Policy)
-    return 1
+    known = [listed(kind, found) for kind, found in objects_of(world).items()]
+    before = [reconcile(State(node, settings=world.settings), known) for node in NODES]
+    for kind, obj in objects:
+        told = decode(kind, msgspec.json.encode(obj))
+        for step in before:
+            _check_heard(step, Event(kind, Upserted(_key(obj), told)), world, unreadable=isinstance(told, Unreadable))
+        if kind is Kind.POLICIES:
+            assert isinstance(lower(obj).policy, Policy)
+    return len(objects)
 
 
-def _check_told_once(after: Step, before: Step, unreadable: bool) -> None:  # noqa: FBT001 - a fact about what was told
+def _check_heard(before: Step, event: Event, world: World, *, unreadable: bool) -> None:
+    after = reconcile(before.state, [event])
+    again = reconcile(after.state, [event])
+    if unreadable and after.program != before.program:
+        raise Disagreement("an object that cannot be read changes the program", [world])
+    if again.program != after.program or again.problems != after.problems:
+        raise Disagreement("the same object, told again, changes something", [world])
     if len(set(after.problems)) != len(after.problems):
-        raise Disagreement("a problem is told twice", [])
+        raise Disagreement("a problem is told twice", [world])
     if unreadable and len(set(after.problems) - set(before.problems)) != 1:
-        raise Disagreement("an object that cannot be read is no problem, or more than one", [])
+        raise Disagreement("an object that cannot be read is no problem, or more than one", [world])
 
 
 def _key(obj: Any) -> str:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from ringfence.agent.reconcile import Kind
 from ringfence.dataplanes.nftables.apply import NftablesDataplane
 from tests.apiserver.test_no_body_breaks_the_server import SEEDS, answer_bodies
 from tests.fuzz import agents, broken, kernel
@@ -80,12 +79,7 @@ def breakage(bench: Bench, data: st.DataObject) -> None:
 def rubbish(bench: Bench, data: st.DataObject) -> None:
     """Take any JSON for any object, and go on."""
     world = data.draw(worlds())
-    kind = data.draw(st.sampled_from(Kind))
-    whole = [obj for obj in world.objects if agents.KINDS[obj["kind"]] is kind]
-    obj: object = data.draw(broken.json_values)
-    if whole and data.draw(st.integers(0, 4)) > 0:
-        obj, _ = data.draw(broken.mutated(data.draw(st.sampled_from(whole)), broken.ANYTHING))
-    bench.verdicts += broken.check_readable(kind, obj, world)
+    bench.verdicts += broken.check_readable(world, data.draw(st.lists(broken.rubbish(world), min_size=1, max_size=25)))
 
 
 def bodies(bench: Bench, data: st.DataObject) -> None:

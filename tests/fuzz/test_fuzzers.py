@@ -17,7 +17,7 @@ EXAMPLES = {
     "rules": 15,
     "tidings": 25,
     "breakage": 20,
-    "rubbish": 60,
+    "rubbish": 20,
     "bodies": 15,
     "packets": 30,
     "journeys": 12,
