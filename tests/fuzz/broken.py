@@ -141,8 +141,8 @@ def _directions(spec: dict[str, Any], errors: list[str]) -> list[str]:
     """Return the directions that are named, or that are named when nothing is said (SEMANTICS 1)."""
     types = spec.get("policyTypes")
     said = [each for each in types if each in ("Ingress", "Egress")] if isinstance(types, list) else []
-    if isinstance(types, list) and types:
-        return said
+    if types is not None and types != []:
+        return said  # nothing, if it cannot be read: what was said there is not what is meant by saying nothing
     return ["Ingress", "Egress"] if spec.get("egress") or _is_broken("spec.egress", errors) else ["Ingress"]
 
 

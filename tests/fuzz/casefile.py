@@ -11,6 +11,7 @@ import msgspec
 import yaml
 
 from ringfence.cases.format import PodSpec
+from ringfence.model.cluster import Cluster
 from ringfence.model.flow import Flow
 from ringfence.model.settings import DEFAULTS
 from tests.fuzz.agreement import Disagreement, Misjudged
@@ -36,7 +37,7 @@ def case_text(found: Disagreement) -> str:
         return f"{_HEAD}# no case can say this\n# {found}\n"
     first, *rest = worlds
     steps = [_beginning(first)] + [_change(old, new) for old, new in zip(worlds, rest, strict=False)]
-    steps[-1]["expect"] = list(_expectations(found.misjudged))
+    steps[-1]["expect"] = list(_expectations(found.misjudged, worlds[-1].meaning[0]))
     case = {
         "shows": f"Found by fuzzing. {found.what}",
         "cluster": {
@@ -109,10 +110,10 @@ def _policy_name(manifest: dict[str, Any]) -> str:
     return f"{manifest['metadata']['namespace']}/{manifest['metadata']['name']}"
 
 
-def _expectations(misjudged: Sequence[Misjudged]) -> Iterator[dict[str, Any]]:
+def _expectations(misjudged: Sequence[Misjudged], cluster: Cluster) -> Iterator[dict[str, Any]]:
     by_ends: dict[tuple[str, str, bool], list[str]] = {}
     # Flows that can be sent first: not every edge of a block is an address that somebody can have.
-    for each in sorted(misjudged, key=lambda m: (m.expected is m.got, not on_the_wire(m.flow))):
+    for each in sorted(misjudged, key=lambda m: (m.expected is m.got, not on_the_wire(m.flow, cluster))):
         ends = str(each.flow.source), str(each.flow.destination), each.expected
         by_ends.setdefault(ends, []).append(_traffic(each.flow))
     for (source, destination, allowed), traffic in itertools.islice(by_ends.items(), _SHOWN):

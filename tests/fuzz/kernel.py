@@ -42,7 +42,7 @@ def enforce(wire: Wire, world: World) -> None:
 def sampled(world: World, limit: int, *, seed: int = 0) -> list[Flow]:
     """Return some cells of a world, those that somebody judges first."""
     cluster, policies = world.meaning
-    flows = [flow for flow in cells(cluster, policies) if on_the_wire(flow)]
+    flows = [flow for flow in cells(cluster, policies) if on_the_wire(flow, cluster)]
     random.Random(seed).shuffle(flows)
     flows.sort(key=lambda f: cluster.endpoint_at(f.source) is None and cluster.endpoint_at(f.destination) is None)
     return flows[:limit]

@@ -58,10 +58,15 @@ class WireBroken(RuntimeError):
     """A packet that no policy concerns did not arrive: the test bed fails, not what it tests."""
 
 
-def on_the_wire(flow: Flow) -> bool:
-    """Tell whether packets of a flow can cross a router at all, and tell us anything."""
-    between_nodes = flow.source in _HOST_OF and flow.destination in _HOST_OF
-    return not between_nodes and _forwardable(flow.source) and _forwardable(flow.destination)
+def on_the_wire(flow: Flow, cluster: Cluster) -> bool:
+    """Tell whether packets of a flow can cross a router at all, and tell us anything.
+
+    The wire's nodes have all their addresses all the time. One that the cluster does not know of is left alone: the
+    node takes packets for it as its own, and whether it is then "the own node" to policy nobody has said.
+    """
+    nodes_own = [address in _HOST_OF for address in (flow.source, flow.destination)]
+    known = all(cluster.node_at(a) is not None for a in (flow.source, flow.destination) if a in _HOST_OF)
+    return known and not all(nodes_own) and _forwardable(flow.source) and _forwardable(flow.destination)
 
 
 def _forwardable(address: Address) -> bool:

@@ -133,7 +133,8 @@ class _Reader:
         ingress section) are assumed to affect ingress" (SEMANTICS 1).
         """
         types = self.spec.get("policyTypes", [])
-        if types:
+        # What was said there and cannot be read is not what is meant by saying nothing.
+        if types or self.broken("spec.policyTypes"):
             return direction.capitalize() in types
         return direction == "ingress" or bool(self.spec.get(direction)) or self.broken(f"spec.{direction}")
 
