@@ -10,6 +10,7 @@
     ├── ClusterError          the API server refused, or could not be reached
     ├── HostLacks             this machine has no such feature or tool: carries the remedy
     ├── HostRefused           the kernel or a tool said no: carries what was asked and what was answered
+    │   └── ProgramRefused    the kernel's verifier does not accept a BPF program: carries its whole log
     └── Unsupported           a dataplane cannot express a program: carries every refusal at once
 
 Whatever else escapes is a bug in ringfence.
@@ -110,6 +111,17 @@ class HostRefused(RingfenceError):
         self.asked = asked
         self.answered = answered
         super().__init__(f"{message}: {answered}" if answered else message)
+
+
+class ProgramRefused(HostRefused):
+    """The kernel's verifier does not accept a BPF program. ``answered`` is its complaint, ``log`` all that it said."""
+
+    def __init__(self, program: str, *, file: str, answered: str, log: str) -> None:
+        self.program = program
+        self.log = log
+        super().__init__(
+            f"the kernel's verifier refuses the BPF program {program}", asked=f"load {file}", answered=answered
+        )
 
 
 class Unsupported(RingfenceError):

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loads an ELF file with programs and maps into the kernel, by libbpf.
+
+Between opening and loading one says what the file leaves open: how large a map is, which map that exists already is to
+be used, of what type a program is whose section libbpf does not know, the values of constants. What was loaded then
+belongs to the caller, map by map and program by program; libbpf keeps nothing. What libbpf wants to print is kept for
+the error instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import functools
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from ringfence.errors import HostLacks, HostRefused, ProgramRefused, RingfenceError
+from ringfence.host.bpf.maps import BpfMap
+from ringfence.host.bpf.programs import AttachType, BpfProgram, ProgramType
+from ringfence.host.bpf.syscall import Command, refusal
+
+LIBRARY = "libbpf.so.1"
+REMEDY = "install it: apt-get install libbpf1"
+
+_DEBUG = 2  # bpf/libbpf.h, enum libbpf_print_level
+_LOG_BEGIN, _LOG_END = "-- BEGIN PROG LOAD LOG --\n", "-- END PROG LOAD LOG --"
+
+_said = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What an object file became, by the names in it. A section of variables is a map by the section's name."""
+
+    maps: dict[str, BpfMap]
+    programs: dict[str, BpfProgram]
+
+    def close(self) -> None:
+        """Give all of it back."""
+        for handle in (*self.maps.values(), *self.programs.values()):
+            handle.close()
+
+
+class BpfObject:
+    """An object file that is open, and not yet loaded. To be used by one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._library = load_library()
+        self._path = path
+        with _listening() as said:
+            pointer = self._library.bpf_object__open_file(bytes(path), None)
+            number = ctypes.get_errno()
+        if not pointer:
+            raise HostRefused(
+                f"the BPF object {path} cannot be opened", asked="bpf_object__open_file", answered=_why(said, number)
+            )
+        self._pointer = pointer
+        self._release = weakref.finalize(self, self._library.bpf_object__close, pointer)
+        self._maps = dict(self._each("map"))
+        self._programs = dict(self._each("program"))
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """The names of its maps."""
+        return tuple(self._maps)
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """The names of its programs."""
+        return tuple(self._programs)
+
+    def set_max_entries(self, name: str, count: int) -> None:
+        """Say how many entries a map has room for."""
+        self._set("bpf_map__set_max_entries", self._maps[name], count, about=name)
+
+    def reuse(self, name: str, existing: BpfMap) -> None:
+        """Use a map that exists already, in place of a new one. It must be of the same shape."""
+        self._set("bpf_map__reuse_fd", self._maps[name], existing.fd, about=name)
+
+    def set_type(self, name: str, kind: ProgramType, attach: AttachType = AttachType.NONE) -> None:
+        """Say of what type a program is, and to what it will be attached, in place of its section's name."""
+        self._set("bpf_program__set_type", self._programs[name], kind, about=name)
+        self._set("bpf_program__set_expected_attach_type", self._programs[name], attach, about=name)
+
+    def leave_out(self, name: str) -> None:
+        """Do not load a program."""
+        self._set("bpf_program__set_autoload", self._programs[name], 0, about=name)
+
+    def load(self) -> Loaded:
+        """Load all of it into the kernel, and close the file.
+
+        Raises ``ProgramRefused`` with the whole log if the verifier refuses a program, ``HostLacks`` without the
+        privilege, ``HostRefused`` for all else. Nothing is left in the kernel then.
+        """
+        with _listening() as said:
+            result = self._library.bpf_object__load(self._pointer)
+        if result != 0:
+            self.close()
+            raise self._refused(said, -result)
+        loaded = Loaded({}, {})
+        for name, pointer in self._maps.items():
+            loaded.maps[name] = BpfMap(_own(self._library.bpf_map__fd(pointer)))
+        for name, pointer in self._programs.items():
+            descriptor = self._library.bpf_program__fd(pointer)
+            if descriptor >= 0:  # else it was left out
+                loaded.programs[name] = BpfProgram(_own(descriptor))
+        self.close()
+        return loaded
+
+    def close(self) -> None:
+        """Give back what libbpf holds; the object cannot be used afterwards."""
+        self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _each(self, kind: str) -> Iterator[tuple[str, int]]:
+        following = getattr(self._library, f"bpf_object__next_{kind}")
+        name_of = getattr(self._library, f"bpf_{kind}__name")
+        pointer = following(self._pointer, None)
+        while pointer:
+            name: str = name_of(pointer).decode()
+            if kind == "map" and self._library.bpf_map__is_internal(pointer):
+                name = name[name.index(".") :]  # before the dot stands a part of the file's name
+            yield name, pointer
+            pointer = following(self._pointer, pointer)
+
+    def _set(self, function: str, pointer: int, value: int, *, about: str) -> None:
+        with _listening() as said:
+            result = getattr(self._library, function)(pointer, value)
+        if result != 0:
+            raise HostRefused(f"{self._path.name}: {about}", asked=function, answered=_why(said, -result))
+
+    def _refused(self, said: list[str], number: int) -> RingfenceError:
+        text = "".join(said)
+        if _LOG_BEGIN in text:
+            before, _, rest = text.partition(_LOG_BEGIN)
+            log = rest.partition(_LOG_END)[0].removesuffix("libbpf: ")
+            program = before.rpartition("prog '")[2].partition("'")[0]
+            return ProgramRefused(program, file=str(self._path), answered=_complaint(log), log=log)
+        if number == errno.EPERM:
+            return refusal(Command.PROG_LOAD, number, f"the BPF object {self._path} cannot be loaded")
+        return HostRefused(
+            f"the BPF object {self._path} cannot be loaded", asked="bpf_object__load", answered=_why(said, number)
+        )
+
+
+def load_library() -> ctypes.CDLL:
+    """Return libbpf with its signatures declared; raises ``HostLacks`` if this machine has none."""
+    return _library(LIBRARY)
+
+
+@functools.cache
+def _library(name: str) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(name, use_errno=True)
+    except OSError:
+        raise HostLacks(f"there is no {name} on this machine", remedy=REMEDY) from None
+    pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
+    signatures: dict[str, tuple[object, ...]] = {
+        "bpf_object__open_file": (pointer, text, pointer),
+        "bpf_object__load": (number, pointer),
+        "bpf_object__close": (None, pointer),
+        "bpf_object__next_map": (pointer, pointer, pointer),
+        "bpf_object__next_program": (pointer, pointer, pointer),
+        "bpf_map__name": (text, pointer),
+        "bpf_map__fd": (number, pointer),
+        "bpf_map__is_internal": (ctypes.c_bool, pointer),
+        "bpf_map__set_max_entries": (number, pointer, ctypes.c_uint32),
+        "bpf_map__reuse_fd": (number, pointer, number),
+        "bpf_program__name": (text, pointer),
+        "bpf_program__fd": (number, pointer),
+        "bpf_program__set_type": (number, pointer, number),
+        "bpf_program__set_expected_attach_type": (number, pointer, number),
+        "bpf_program__set_autoload": (number, pointer, ctypes.c_bool),
+        "libbpf_set_print": (pointer, pointer),
+    }
+    for function, (result, *arguments) in signatures.items():
+        getattr(library, function).restype = result
+        getattr(library, function).argtypes = arguments
+    library.libbpf_set_print(ctypes.cast(_listen, pointer))
+    return library
+
+
+_libc = ctypes.CDLL(None)
+_libc.vasprintf.argtypes = (ctypes.POINTER(ctypes.c_void_p), ctypes.c_char_p, ctypes.c_void_p)
+_libc.free.argtypes = (ctypes.c_void_p,)
+
+
+def _hear(level: int, form: bytes, arguments: int) -> int:
+    """Keep what libbpf says for the thread that called it, in place of its way to the standard error output."""
+    heard: list[str] | None = getattr(_said, "heard", None)
+    line = ctypes.c_void_p()
+    if level < _DEBUG and heard is not None and _libc.vasprintf(ctypes.byref(line), form, arguments) >= 0:
+        heard.append(ctypes.string_at(line.value or 0).decode(errors="replace"))
+        _libc.free(line)
+    return 0
+
+
+# A va_list is passed as a pointer on every architecture that is known here, and so it goes on to vasprintf.
+_listen = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_hear)
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    heard: list[str] = []
+    _said.heard = heard
+    try:
+        yield heard
+    finally:
+        _said.heard = None
+
+
+def _own(descriptor: int) -> int:
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def _why(said: list[str], number: int) -> str:
+    """Return what libbpf said, or what its error number means."""
+    return "; ".join(line.strip().removeprefix("libbpf: ") for line in said) or os.strerror(number)
+
+
+def _complaint(log: str) -> str:
+    """Return what the verifier complains about: the last line of its log that is not about the work it had."""
+    lines = [line for line in log.splitlines() if line and not line.startswith(("processed ", "verification time"))]
+    return lines[-1] if lines else "it gives no reason"

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that the verifier has accepted: what they are, and one run of them on a packet of ours."""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import struct
+from dataclasses import dataclass
+
+from ringfence.host.bpf.syscall import Buffer, Command, Handle, attempt, buffer, call, room
+
+_MOST_MAPS = 64  # that a program may use: linux/bpf_verifier.h, MAX_USED_MAPS
+
+
+class ProgramType(enum.IntEnum):
+    """linux/bpf.h, enum bpf_prog_type: those that are used here."""
+
+    SCHED_CLS = 3
+    NETFILTER = 32
+
+
+class AttachType(enum.IntEnum):
+    """linux/bpf.h, enum bpf_attach_type: those that are used here."""
+
+    NONE = 0
+    NETFILTER = 45
+    TCX_INGRESS = 46
+    TCX_EGRESS = 47
+
+
+@dataclass(frozen=True, slots=True)
+class TestRun:
+    """What a run of a program gave: its return value, the time of one run, and the packet and context after it."""
+
+    retval: int
+    duration_ns: int
+    data: bytes
+    context: bytes
+
+
+class BpfProgram(Handle):
+    """One loaded program. ``tag`` is the kernel's digest of its instructions."""
+
+    KIND = "program"
+    _INODE = "prog"
+    _BY_ID = Command.PROG_GET_FD_BY_ID
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor)
+        info = self.info(80)
+        self.kind, self.id = map(int, struct.unpack_from("=II", info))
+        self.tag = info[8:16].hex()
+        self.name = info[64:80].rstrip(b"\0").decode()
+
+    def map_ids(self) -> tuple[int, ...]:
+        """Return the ids of the maps that it uses."""
+        ids = room(4 * _MOST_MAPS)
+        count = struct.unpack_from(
+            "=I", self.info(64, bytes(52) + struct.pack("=IQ", _MOST_MAPS, ctypes.addressof(ids))), 52
+        )
+        return struct.unpack_from(f"={count[0]}I", ids)
+
+    def test_run(self, data: bytes, *, context: bytes = b"", repeat: int = 1) -> TestRun:
+        """Run it on a packet, ``repeat`` times; what the context is depends on the program's type."""
+        packet, before, after = buffer(data), buffer(context), room(len(context))
+        out = room(len(data) + 256)
+        attr = _request(self.fd, packet, before, repeat=repeat, out=out, after=after)
+        call(Command.PROG_TEST_RUN, attr, f"the program {self.name} cannot be run on a packet")
+        retval, _, length = struct.unpack_from("=III", attr, 4)
+        duration, _, context_length = struct.unpack_from("=III", attr, 36)
+        return TestRun(retval, duration, out.raw[:length], after.raw[:context_length])
+
+
+class Runner:
+    """Runs one program on packet after packet, with what the calls need prepared once. To be used by one thread."""
+
+    def __init__(self, program: BpfProgram, *, longest: int, context: bytes = b"") -> None:
+        self._program = program
+        self._packet = room(longest)
+        self._packet_view = memoryview(self._packet).cast("B")
+        self._context = buffer(context)
+        self._attr = _request(program.fd, self._packet, self._context)
+        self._words = memoryview(self._attr).cast("B").cast("I")
+
+    def __call__(self, data: bytes) -> int:
+        """Run it on a packet; return what it returned."""
+        length = len(data)
+        self._packet_view[:length] = data
+        self._words[2] = length
+        if attempt(Command.PROG_TEST_RUN, self._attr) < 0:
+            call(Command.PROG_TEST_RUN, self._attr, f"the program {self._program.name} cannot be run on a packet")
+        return self._words[1]
+
+
+def _request(
+    program: int,
+    packet: Buffer,
+    before: Buffer,
+    *,
+    repeat: int = 0,
+    out: Buffer | None = None,
+    after: Buffer | None = None,
+) -> Buffer:
+    """Return the argument of a test run: linux/bpf.h, union bpf_attr, test."""
+    return buffer(
+        struct.pack(
+            "=IIIIQQIIIIQQIIIxxxx",
+            program,
+            0,
+            len(packet),
+            len(out) if out else 0,
+            ctypes.addressof(packet),
+            ctypes.addressof(out) if out else 0,
+            repeat,
+            0,
+            len(before),
+            len(after) if after else 0,
+            ctypes.addressof(before) if len(before) else 0,
+            ctypes.addressof(after) if after else 0,
+            0,
+            0,
+            0,
+        )
+    )
