@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,6 +66,25 @@ def test_a_map_can_be_shared_with_an_object_loaded_before(compiled: Compile) -> 
         assert loaded.maps["rf_counts_of_all"].lookup(bytes(4)) == b"12345678"
         assert set(loaded.programs) == {"rf_classify"}
         loaded.close()
+
+
+def test_constants_are_set_before_loading(compiled: Compile) -> None:
+    """By their names, whatever their places; one of the wrong length is a mistake of the caller."""
+    with BpfObject(compiled(COUNTING)) as opened:
+        opened.leave_out("rf_forward")
+        opened.set_constant("colour", b"\4\5\6")
+        opened.set_constant("step", struct.pack("=Q", 1 << 40))
+        with pytest.raises(ValueError, match="colour has 3 bytes"):
+            opened.set_constant("colour", bytes(4))
+        with pytest.raises(KeyError):
+            opened.set_constant("flavour", bytes(4))
+        loaded = opened.load()
+
+    section = loaded.maps[".rodata"].lookup(bytes(4))
+    assert section is not None
+    assert b"\4\5\6" in section
+    assert struct.pack("=Q", 1 << 40) in section
+    loaded.close()
 
 
 def test_a_refused_program_is_one_sentence_and_the_whole_log(

@@ -16,7 +16,7 @@ from ringfence.host.bpf.programs import AttachType, BpfProgram
 from ringfence.host.bpf.syscall import Command, Handle, call
 
 _NETFILTER, _TCX = 10, 11  # linux/bpf.h, enum bpf_link_type
-_REPLACE, _BEFORE = 4, 8  # linux/bpf.h, BPF_F_REPLACE and BPF_F_BEFORE
+_REPLACE = 4  # linux/bpf.h, BPF_F_REPLACE
 _DEFRAGMENT = 1  # linux/bpf.h, BPF_F_NETFILTER_IP_DEFRAG
 
 
@@ -35,6 +35,13 @@ class Hook(enum.IntEnum):
     FORWARD = 2
     LOCAL_OUT = 3
     POST_ROUTING = 4
+
+
+class Among(enum.IntEnum):
+    """Where a new program goes among those that are at an interface already: linux/bpf.h, BPF_F_BEFORE and _AFTER."""
+
+    FIRST = 8
+    LAST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,4 +115,14 @@ def attach_netfilter(program: BpfProgram, place: NetfilterPlace, *, defragment: 
         "=IIIIIIiI", program.fd, 0, AttachType.NETFILTER, 0, place.family, place.hook, place.priority, flags
     )
     what = f"{program.name} cannot be attached at {place.family.name} {place.hook.name}, priority {place.priority}"
+    return BpfLink(call(Command.LINK_CREATE, attr.ljust(64, b"\0"), what))
+
+
+def attach_tcx(program: BpfProgram, place: TcxPlace, among: Among = Among.LAST) -> BpfLink:
+    """Run a program at an interface (kernels from 6.6 on). It takes about 10 ms: the kernel waits for packets.
+
+    Raises ``HostRefused`` if there is no such interface, or if the same program is there already.
+    """
+    attr = struct.pack("=IIII", program.fd, place.index, place.attach, among)
+    what = f"{program.name} cannot be attached at interface {place.index}, {place.attach.name}"
     return BpfLink(call(Command.LINK_CREATE, attr.ljust(64, b"\0"), what))

@@ -14,6 +14,7 @@ import errno
 import fcntl
 import functools
 import os
+import struct
 import threading
 import weakref
 from collections.abc import Iterator
@@ -33,7 +34,18 @@ REMEDY = "install it: apt-get install libbpf1"
 _DEBUG = 2  # bpf/libbpf.h, enum libbpf_print_level
 _LOG_BEGIN, _LOG_END = "-- BEGIN PROG LOAD LOG --\n", "-- END PROG LOAD LOG --"
 
+# linux/btf.h: a type is its name, its kind with a count, and one more word; of a section follow its variables, each
+# with type, offset and size.
+_BTF_KIND_DATASEC = 15
+_CONSTANTS = ".rodata"
+
 _said = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class _Variable:
+    offset: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,16 @@ class BpfObject:
         self._set("bpf_program__set_type", self._programs[name], kind, about=name)
         self._set("bpf_program__set_expected_attach_type", self._programs[name], attach, about=name)
 
+    def set_constant(self, name: str, value: bytes) -> None:
+        """Give a constant (``const volatile`` in C) its value; the verifier then knows it, and drops dead branches."""
+        place = self._constants()[name]
+        if len(value) != place.size:
+            raise ValueError(f"{self._path.name}: {name} has {place.size} bytes, not {len(value)}")
+        size = ctypes.c_size_t()
+        begin = self._library.bpf_map__initial_value(self._maps[_CONSTANTS], ctypes.byref(size))
+        assert place.offset + place.size <= size.value
+        ctypes.memmove(begin + place.offset, value, place.size)
+
     def leave_out(self, name: str) -> None:
         """Do not load a program."""
         self._set("bpf_program__set_autoload", self._programs[name], 0, about=name)
@@ -136,6 +158,20 @@ class BpfObject:
             yield name, pointer
             pointer = following(self._pointer, pointer)
 
+    def _constants(self) -> dict[str, _Variable]:
+        """Return where each constant is, from the BTF that clang wrote into the file."""
+        types = self._library.bpf_object__btf(self._pointer)
+        section = self._library.btf__find_by_name_kind(types, _CONSTANTS.encode(), _BTF_KIND_DATASEC) if types else -1
+        if section < 0:
+            return {}
+        begin = self._library.btf__type_by_id(types, section)
+        count = struct.unpack_from("=I", ctypes.string_at(begin, 12), 4)[0] & 0xFFFF
+        found = {}
+        for kind, offset, size in struct.iter_unpack("=III", ctypes.string_at(begin + 12, 12 * count)):
+            name_at = struct.unpack("=I", ctypes.string_at(self._library.btf__type_by_id(types, kind), 4))[0]
+            found[self._library.btf__name_by_offset(types, name_at).decode()] = _Variable(offset, size)
+        return found
+
     def _set(self, function: str, pointer: int, value: int, *, about: str) -> None:
         with _listening() as said:
             result = getattr(self._library, function)(pointer, value)
@@ -177,6 +213,7 @@ def _library(name: str) -> ctypes.CDLL:
         "bpf_map__name": (text, pointer),
         "bpf_map__fd": (number, pointer),
         "bpf_map__is_internal": (ctypes.c_bool, pointer),
+        "bpf_map__initial_value": (pointer, pointer, ctypes.POINTER(ctypes.c_size_t)),
         "bpf_map__set_max_entries": (number, pointer, ctypes.c_uint32),
         "bpf_map__reuse_fd": (number, pointer, number),
         "bpf_program__name": (text, pointer),
@@ -184,6 +221,10 @@ def _library(name: str) -> ctypes.CDLL:
         "bpf_program__set_type": (number, pointer, number),
         "bpf_program__set_expected_attach_type": (number, pointer, number),
         "bpf_program__set_autoload": (number, pointer, ctypes.c_bool),
+        "bpf_object__btf": (pointer, pointer),
+        "btf__find_by_name_kind": (ctypes.c_int32, pointer, text, ctypes.c_uint32),
+        "btf__type_by_id": (pointer, pointer, ctypes.c_uint32),
+        "btf__name_by_offset": (text, pointer, ctypes.c_uint32),
         "libbpf_set_print": (pointer, pointer),
     }
     for function, (result, *arguments) in signatures.items():
