@@ -23,7 +23,11 @@ def test_a_machine_that_can_run_labs_is_ready() -> None:
     report = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert report["ready"] is True
-    assert {engine["name"]: engine["answer"] for engine in report["engines"]} == {"nftables": "yes", "memory": "yes"}
+    assert {engine["name"]: engine["answer"] for engine in report["engines"]} == {
+        "nftables": "yes",
+        "ebpf": "yes",
+        "memory": "yes",
+    }
     assert all(fact["answer"] in ("yes", "no", "could not tell") for fact in report["facts"])
 
 

@@ -31,7 +31,7 @@ _MOST_JOBS = 8
 @click.option("-k", "expression", metavar="EXPR", help='Only cases whose name matches: "port and not (named or udp)".')
 @click.option(
     "--dataplane",
-    type=click.Choice(["reference", "interpreted", "memory", "nftables"]),
+    type=click.Choice(["reference", "interpreted", "memory", "nftables", "ebpf"]),
     default="reference",
     show_default=True,
     help="Who answers: the oracle, compiled programs, or real packets that an engine in the kernel lets pass.",

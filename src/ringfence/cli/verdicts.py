@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.argument("case", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option(
     "--dataplane",
-    type=click.Choice(["reference", "memory", "nftables"]),
+    type=click.Choice(["reference", "memory", "nftables", "ebpf"]),
     default="reference",
     show_default=True,
     help="Who answers: the oracle, compiled programs in memory, or real packets in a lab (needs root).",
@@ -37,7 +37,7 @@ def command(case: str, dataplane: str) -> None:
 
     raw = sys.stdin.buffer.read() if case == "-" else Path(case).read_bytes()
     script = decode_script(raw, file="stdin" if case == "-" else case)
-    if dataplane == "nftables":
+    if dataplane in ("nftables", "ebpf"):
         click.echo(encode_verdicts(_with_packets(script, dataplane)))
         return
     from ringfence.cases.engines import engine

@@ -80,6 +80,18 @@ def _watch_nftables() -> Watch:
     return TableWatch(FAMILY, TABLE)
 
 
+def _probe_ebpf() -> Probe:
+    from ringfence.dataplanes.ebpf.probe import probe  # noqa: PLC0415 - imported when asked for
+
+    return probe()
+
+
+def _build_ebpf() -> Dataplane:
+    from ringfence.dataplanes.ebpf.apply import EbpfDataplane  # noqa: PLC0415 - imported when asked for
+
+    return EbpfDataplane()
+
+
 def _probe_memory() -> Probe:
     from ringfence.dataplanes.memory.observe import probe  # noqa: PLC0415 - imported when asked for
 
@@ -103,6 +115,7 @@ ENGINES: Mapping[str, Engine] = {
             _build_nftables,
             _watch_nftables,
         ),
+        Engine("ebpf", "one look-up in the kernel whatever the number of policies", True, _probe_ebpf, _build_ebpf),
         Engine("memory", "decides flows in this process; filters no packet", False, _probe_memory, _build_memory),
     )
 }

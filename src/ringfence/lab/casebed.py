@@ -205,6 +205,8 @@ class Packets:
         for proxy in self._proxies:
             proxy.close()
         self._proxies.clear()
+        for dataplane in self._nodes.values():
+            dataplane.remove()  # what an engine holds of a namespace would outlive it
         self._nodes.clear()
 
     def _forget(self, name: str) -> None:

@@ -22,7 +22,7 @@ def answering(name: str, answer: Answer, remedy: str = "") -> Engine:
 
 def test_engines_are_known_by_name() -> None:
     """Building one gives a dataplane of that name; what is not there is a usage error that lists what is."""
-    assert list(ENGINES) == ["nftables", "memory"]
+    assert list(ENGINES) == ["nftables", "ebpf", "memory"]
     assert isinstance(engine("memory").build(), MemoryDataplane)
     assert engine("memory").probe().answer is Answer.YES
     assert not engine("memory").filters

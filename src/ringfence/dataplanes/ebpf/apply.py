@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts programs in force in the kernel: flattens, compares with what is there, commits. Keeps base's contract.
+
+A commit writes what nobody reads yet, and then one number: each packet meets the whole old program or the whole new
+one. Before the next commit writes to the cells that were read until then, the packets that began before must be done
+with; that wait is begun right after the commit and is mostly over by then.
+
+What does not fit into the tables, or was made by another version of the C program, is built anew beside what is in
+force. While both stand there a packet passes only if both let it, and then the old one goes.
+"""
+
+from __future__ import annotations
+
+from ringfence.compiler.flat import FlatProgram
+from ringfence.compiler.flatten import flatten
+from ringfence.compiler.program import Program
+from ringfence.dataplanes.base import Applied
+from ringfence.dataplanes.ebpf.decode import decode
+from ringfence.dataplanes.ebpf.instance import Instance
+from ringfence.dataplanes.ebpf.place import Place
+from ringfence.dataplanes.ebpf.render import Image, render
+from ringfence.dataplanes.ebpf.store import Commit, Delta, Store, sizes_for
+from ringfence.host.quiesce import Quiet
+
+MUCH_UNUSED = 4096
+"""So many entries that no program needs are taken out at once, and not when there is nothing else to do."""
+
+
+class EbpfDataplane:
+    """The eBPF engine of one network namespace, by default the caller's.
+
+    Not for several threads at once. Raises ``HostLacks`` if this machine cannot run it.
+    """
+
+    name = "ebpf"
+
+    def __init__(self, place: Place | None = None) -> None:
+        self._place = place if place is not None else Place()
+        self._instance: Instance | None = None
+        self._store: Store | None = None  # what its tables hold; None while that is not known
+        self._program: Program | None = None  # the last that was put in force whole
+        self._quiet = Quiet()
+
+    def apply(self, program: Program) -> Applied:
+        """Put a program in force, whole; without a commit if it is already.
+
+        Raises ``Unsupported``, ``HostRefused`` or ``HostLacks``; the old program then stays, and the next ``apply``
+        looks at the kernel anew.
+        """
+        if program == self._program and self._store is not None:
+            return Applied(transactions=0)
+        image = render(flatten(program, self.name))
+        self._program = None
+        try:
+            applied = self._converge(image)
+        except BaseException:
+            self._store = None
+            raise
+        self._program = program
+        return applied
+
+    def drifted(self) -> bool:
+        """Tell whether the kernel no longer holds what the last ``apply`` wrote (False before the first).
+
+        Also the moment to take out what no program needs any more.
+        """
+        if self._program is None or self._store is None or self._instance is None:
+            return False
+        if not self._instance.whole() or not self._instance.holds(self._store):
+            self._store = None
+            return True
+        self._tidy(self._instance, self._store)
+        return False
+
+    def observe(self) -> FlatProgram | None:
+        """Return the flattened program that the kernel holds, None if there is none of ours."""
+        found = self._place.adopt()
+        if found is None:
+            return None
+        try:
+            return decode(found.read())
+        finally:
+            found.close()
+
+    def remove(self) -> None:
+        """Take everything of ours out of the kernel: from then on every packet passes."""
+        self._instance = self._store = self._program = None
+        self._place.clear()
+
+    def close(self) -> None:
+        """Give back what this process holds. What is pinned stays in force."""
+        if self._instance is not None:
+            self._instance.close()
+        self._instance = self._store = self._program = None
+        self._place.close()
+
+    def _converge(self, image: Image) -> Applied:
+        if self._store is None:
+            self._instance = self._place.adopt()
+            self._store = None if self._instance is None else self._instance.read()
+        if self._instance is None or self._store is None:
+            return self._build(image)
+        delta = self._store.difference(image)
+        if self._store.shortage(delta):
+            self._tidy(self._instance, self._store)
+        if self._store.shortage(delta) or not self._instance.whole():
+            return self._build(image)
+        if self._store.garbage > MUCH_UNUSED:
+            self._tidy(self._instance, self._store)
+        return self._write(self._instance, self._store, delta)
+
+    def _write(self, instance: Instance, store: Store, delta: Delta) -> Applied:
+        commit = store.plan(delta)
+        if commit.empty:
+            return Applied(transactions=0)
+        self._quiet.wait()
+        instance.write(commit)
+        self._quiet.begin()
+        return _applied(commit, delta)
+
+    def _build(self, image: Image) -> Applied:
+        """Build a new instance for a program, beside the one that is in force, which then goes."""
+        made = self._place.make(sizes_for(image))
+        try:
+            store = made.read()
+            delta = store.difference(image)
+            commit = store.plan(delta)
+            made.write(commit)
+            self._place.put_in_force(made, instead_of=self._instance)
+        except BaseException:
+            made.destroy()
+            raise
+        self._instance, self._store = made, store
+        self._quiet.begin()
+        return _applied(commit, delta)
+
+    def _tidy(self, instance: Instance, store: Store) -> None:
+        """Delete what no program needs. What is deleted may be reused at once, so nothing is written for a while."""
+        if store.garbage:
+            self._quiet.wait()
+            instance.delete(store.reap())
+            self._quiet.begin()
+
+
+def _applied(commit: Commit, delta: Delta) -> Applied:
+    added = sum(map(len, commit.entries.values()))
+    deleted = sum(len(list(keys)) for keys in delta.unused.values())
+    return Applied(transactions=1, added=added, deleted=deleted)

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's side: one instance is a set of tables, the programs that ask them, and the links that hold those.
+
+Everything of an instance is pinned, so that it stays in force while no agent runs. A place is a network namespace and
+the folder of its instances: normally one, and for moments two, of which the later one is the one that counts. An
+instance whose links are not all there was not finished, and never counted.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ringfence.dataplanes.ebpf.layout import VIEW_SIZE
+from ringfence.dataplanes.ebpf.render import FACTS, Entries
+from ringfence.dataplanes.ebpf.store import PLACES, TABLES, Commit, Store
+from ringfence.errors import HostRefused
+from ringfence.host import netns
+from ringfence.host.bpf import pins
+from ringfence.host.bpf.links import BpfLink, Family, Hook, NetfilterPlace, attach_netfilter
+from ringfence.host.bpf.maps import BpfMap
+from ringfence.host.bpf.objects import BpfObject
+from ringfence.host.bpf.programs import AttachType, BpfProgram, ProgramType
+
+CELLS, NOW, BUDGETS, EVENTS, COUNTERS = "rf_cells", "rf_now", "rf_budgets", "rf_events", "rf_counters"
+MAPS = (*TABLES, CELLS, NOW, BUDGETS, EVENTS, COUNTERS)
+FILTER, ASK = "rf_filter", "rf_ask"
+LINK = "link_"
+_ORDER = sys.byteorder
+HOOKS = {
+    f"{word}{version}": (family, hook)
+    for word, hook in (("forward", Hook.FORWARD), ("input", Hook.LOCAL_IN), ("output", Hook.LOCAL_OUT))
+    for version, family in (("4", Family.IPV4), ("6", Family.IPV6))
+}
+PRIORITIES = range(10, 42)
+"""Behind the translation of destinations (-100) and the usual filters (0). The kernel allows one program for each."""
+
+
+def load(path: Path, sizes: Mapping[str, int]) -> Instance:
+    """Load an object file with tables of these sizes; nothing is attached or pinned yet."""
+    with BpfObject(path) as opened:
+        for name, size in sizes.items():
+            opened.set_max_entries(name, 2 * size if name == CELLS else size)
+        opened.set_max_entries(BUDGETS, sizes[CELLS])
+        opened.set_type(FILTER, ProgramType.NETFILTER, AttachType.NETFILTER)
+        loaded = opened.load()
+    return Instance({name: loaded.maps[name] for name in MAPS}, loaded.programs, {})
+
+
+def adopt(folder: Path) -> Instance | None:
+    """Open the instance that is pinned in a folder, None if it was never finished."""
+    pinned = pins.listing(folder)
+    if not all(name in pinned for name in (*MAPS, FILTER, ASK, *(LINK + hook for hook in HOOKS))):
+        return None
+    found = Instance(
+        {name: BpfMap.from_pin(folder / name) for name in MAPS},
+        {name: BpfProgram.from_pin(folder / name) for name in (FILTER, ASK)},
+        {name: BpfLink.from_pin(folder / (LINK + name)) for name in HOOKS},
+    )
+    found.folder = folder
+    return found
+
+
+def destroy(folder: Path) -> None:
+    """Take away what is pinned in a folder, finished or not: the links first."""
+    for name in pins.listing(folder):
+        if name.startswith(LINK):
+            with BpfLink.from_pin(folder / name) as link:
+                link.detach()
+    pins.remove_directory(folder)
+
+
+class Instance:
+    """Tables, programs and links, open in this process. ``folder`` is where they are pinned, None before."""
+
+    def __init__(
+        self, maps: Mapping[str, BpfMap], programs: Mapping[str, BpfProgram], bound: Mapping[str, BpfLink]
+    ) -> None:
+        self.maps = maps
+        self.programs = programs
+        self.links = dict(bound)
+        self.folder: Path | None = None
+        self._cells: mmap.mmap | None = None
+
+    @property
+    def cells(self) -> mmap.mmap:
+        """The memory of ``rf_cells``."""
+        if self._cells is None:
+            self._cells = self.maps[CELLS].mapped(writable=True)
+        return self._cells
+
+    def read(self) -> Store:
+        """Return what the tables hold."""
+        store = Store({name: self.maps[name].max_entries for name in TABLES}, self.maps[CELLS].max_entries // 2)
+        entries = {name: dict(self.maps[name].items()) for name in TABLES}
+        store.load(entries, memoryview(self.cells), self._word(), VIEW_SIZE)
+        return store
+
+    def holds(self, store: Store) -> bool:
+        """Tell whether the tables hold what they should."""
+        return (
+            self._word() == store.word
+            and all(dict(self.maps[name].items()) == store.entries[name] for name in TABLES)
+            and all(self._view(slot, store.word) == view for slot, view in store.views.items())
+        )
+
+    def write(self, commit: Commit) -> None:
+        """Write a commit; its last store puts it in force."""
+        for name in FACTS:
+            self._put(name, commit.entries.get(name, {}))
+        cells = self.cells
+        for index, view in commit.cells.items():
+            cells[index * VIEW_SIZE : (index + 1) * VIEW_SIZE] = view
+        for name in PLACES:
+            self._put(name, commit.entries.get(name, {}))
+        # One aligned store of eight bytes: seen whole or not at all, and after all that was stored before it.
+        self.maps[NOW].update(bytes(4), commit.word.to_bytes(8, _ORDER))
+
+    def delete(self, keys: Mapping[str, list[bytes]]) -> None:
+        """Delete entries that nothing asks for."""
+        for name, gone in keys.items():
+            self.maps[name].delete_many(b"".join(gone))
+
+    def whole(self) -> bool:
+        """Tell whether there is a link for every hook, and each has its pin."""
+        pinned = set(pins.listing(self.folder)) if self.folder is not None else set()
+        return all(name in self.links and LINK + name in pinned for name in HOOKS)
+
+    def attach(self, namespace: int) -> None:
+        """Attach the filter at every hook, all at the first priority that is free at all of them."""
+        refused: HostRefused | None = None
+        for priority in PRIORITIES:
+            try:
+                with netns.entered(namespace):
+                    for name, (family, hook) in HOOKS.items():
+                        place = NetfilterPlace(family, hook, priority)
+                        self.links[name] = attach_netfilter(self.programs[FILTER], place)
+            except HostRefused as error:
+                refused = error
+                self.detach()
+            else:
+                return
+        assert refused is not None
+        raise refused
+
+    def detach(self) -> None:
+        """Take the programs off their hooks."""
+        for link in self.links.values():
+            link.detach()
+            link.close()
+        self.links.clear()
+
+    def pin(self, folder: Path) -> None:
+        """Pin all of it. The links come last: they make it count."""
+        pins.make_directory(folder)
+        self.folder = folder
+        for name, each in self.maps.items():
+            each.pin(folder / name)
+        for name, program in self.programs.items():
+            program.pin(folder / name)
+        for name, link in self.links.items():
+            link.pin(folder / (LINK + name))
+
+    def destroy(self) -> None:
+        """Take it out of the kernel: its links first."""
+        self.detach()
+        if self.folder is not None:
+            pins.remove_directory(self.folder)
+        self.close()
+
+    def close(self) -> None:
+        """Give back what this process holds of it."""
+        if self._cells is not None:
+            self._cells.close()
+        for handle in (*self.maps.values(), *self.programs.values(), *self.links.values()):
+            handle.close()
+
+    def _put(self, name: str, entries: Entries) -> None:
+        if entries:
+            self.maps[name].update_many(b"".join(entries), b"".join(entries.values()))
+
+    def _word(self) -> int:
+        return int.from_bytes(self.maps[NOW].lookup(bytes(4)) or b"", _ORDER)
+
+    def _view(self, slot: int, word: int) -> bytes:
+        index = slot * 2 + (word >> 8 & 1)
+        return self.cells[index * VIEW_SIZE : (index + 1) * VIEW_SIZE]

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where instances are: a network namespace, and the folder of pins that goes with it.
+
+Normally there is one instance, named after the version of the C program that it was made from and a number. A later
+one takes over from an earlier one in this order: attached, pinned, then the earlier one's links go. So there is none of
+the moments with no program, and a kill at any of them leaves either the old, or both, or the new in force.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ringfence.dataplanes.ebpf import instance
+from ringfence.dataplanes.ebpf.build import object_path, object_version
+from ringfence.dataplanes.ebpf.instance import Instance
+from ringfence.host import netns
+from ringfence.host.bpf import pins
+from ringfence.host.nft import Nft
+
+FOLDER = pins.ROOT / "ringfence"
+
+TRACKING = "ringfence-conntrack"
+# The kernel tracks connections of a network namespace while somebody's rules ask about them. This one asks, and no
+# packet ever meets it.
+_TRACK = f"""add table inet {TRACKING}
+add chain inet {TRACKING} tracks
+flush chain inet {TRACKING} tracks
+add rule inet {TRACKING} tracks ct state new
+"""
+_DO_NOT_TRACK = f"add table inet {TRACKING}\ndelete table inet {TRACKING}\n"
+
+
+class Place:
+    """The network namespace of the constructing thread, and its instances."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self._namespace = netns.open_own()
+        # A namespace that has a link of ours is alive, and no other has its number.
+        self.folder = folder / f"net-{os.fstat(self._namespace).st_ino}"
+        self._nft = Nft()
+
+    def adopt(self) -> Instance | None:
+        """Return the latest finished instance of our own version, None if there is none."""
+        for name in self._names():
+            if name.startswith(f"{object_version()}-"):
+                found = instance.adopt(self.folder / name)
+                if found is not None:
+                    return found
+        return None
+
+    def make(self, sizes: Mapping[str, int]) -> Instance:
+        """Return a new instance, which is not in force yet."""
+        return instance.load(object_path(), sizes)
+
+    def put_in_force(self, made: Instance, *, instead_of: Instance | None) -> None:
+        """Attach and pin an instance, then take all others away."""
+        self._track_connections()
+        names = self._names()
+        number = 1 + max((_number(name) for name in names), default=0)
+        made.attach(self._namespace)
+        made.pin(self.folder / f"{object_version()}-{number}")
+        if instead_of is not None:
+            instead_of.destroy()
+        for name in names:
+            instance.destroy(self.folder / name)
+
+    def clear(self) -> None:
+        """Take every instance away, whatever made it."""
+        for name in self._names():
+            instance.destroy(self.folder / name)
+        pins.remove_directory(self.folder)
+        self._nft.run(_DO_NOT_TRACK)
+
+    def close(self) -> None:
+        """Give back what this process holds."""
+        self._nft.close()
+        os.close(self._namespace)
+
+    def _names(self) -> list[str]:
+        """Return the names of all instances, the latest first."""
+        try:
+            names = [entry.name for entry in os.scandir(self.folder) if entry.is_dir()]
+        except FileNotFoundError:
+            return []
+        return sorted(names, key=_number, reverse=True)
+
+    def _track_connections(self) -> None:
+        self._nft.run(_TRACK)
+
+
+def _number(name: str) -> int:
+    number = name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0

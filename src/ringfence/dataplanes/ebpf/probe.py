@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether this machine can run the eBPF engine: tried, in a network namespace that is gone afterwards."""
+
+from __future__ import annotations
+
+from ringfence.compiler.program import empty_program
+from ringfence.dataplanes.base import Answer, Probe
+from ringfence.dataplanes.ebpf.apply import EbpfDataplane
+from ringfence.errors import HostLacks, HostRefused
+from ringfence.host import netns
+
+
+def probe() -> Probe:
+    """Put an empty program in force where nobody is, and take it out again."""
+
+    def tried() -> None:
+        dataplane = EbpfDataplane()
+        try:
+            dataplane.apply(empty_program("probe"))
+        finally:
+            dataplane.remove()
+            dataplane.close()
+
+    try:
+        netns.in_fresh(tried)
+    except HostLacks as error:
+        return Probe(Answer.NO, error.what, error.remedy)
+    except HostRefused as error:
+        return Probe(Answer.NO, str(error))
+    return Probe(Answer.YES, "loads its programs, and the kernel runs them at netfilter's hooks")
