@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 from hypothesis import strategies as st
@@ -43,7 +44,6 @@ NETWORKS: list[Network] = [
         *("::/0", "fd00::/64", "fd00::/126", "fd00::2/127", "fd00::5/128"),
     )
 ]
-SET_IDS = [PeerSetId(digest(number)) for number in range(5)]
 PORTS = (0, 79, 80, 81, 90, 65535)
 TRAFFIC = [
     *itertools.product((Protocol.TCP, Protocol.UDP), (*PORTS, 1, 78, 82, 89, 91, 65534)),
@@ -53,7 +53,7 @@ TRAFFIC = [
 ]
 
 subsets = st.sets(st.sampled_from(ADDRESSES), max_size=4).map(frozenset)
-networks = st.sets(st.sampled_from(NETWORKS), max_size=3).map(lambda some: tuple(sorted(some, key=network_order)))
+networks = st.sets(st.sampled_from(NETWORKS), max_size=5).map(lambda some: tuple(sorted(some, key=network_order)))
 port_ranges = st.tuples(st.sampled_from(PORTS), st.sampled_from(PORTS)).map(
     lambda ends: PortRange(min(ends), max(ends))
 )
@@ -67,10 +67,17 @@ settings = st.builds(
 
 
 @st.composite
-def rulesets(draw: st.DrawFn, number: int) -> Ruleset:
+def peer_sets(draw: st.DrawFn, number: int) -> PeerSet:
+    """Draw a peer set; its networks are part of what names it, its addresses are not."""
+    blocks = draw(networks)
+    return PeerSet(PeerSetId(digest((number, str(blocks)))), "", draw(subsets), blocks)
+
+
+@st.composite
+def rulesets(draw: st.DrawFn, number: int, sets: list[PeerSet]) -> Ruleset:
     """Draw a ruleset; a rule may stand in it twice, with other peers and ports, as named ports make it do."""
     direction = (Direction.INGRESS, Direction.EGRESS)[number % 2]
-    peers: list[AnyPeer | PeerSetId] = [ANY_PEER, *SET_IDS, *SET_IDS]
+    peers: list[AnyPeer | PeerSetId] = [ANY_PEER, *(each.id for each in sets), *(each.id for each in sets)]
     rules = tuple(
         CompiledRule(
             draw(st.sampled_from((Action.ALLOW, Action.ALLOW, Action.DENY))),
@@ -84,28 +91,48 @@ def rulesets(draw: st.DrawFn, number: int) -> Ruleset:
 
 
 @st.composite
-def programs(draw: st.DrawFn) -> Program:
-    """Draw a program. A pod may have several addresses, and two pods one name, but no address two pods."""
-    made = [draw(rulesets(number)) for number in range(4)]
-    by_direction = {
-        direction: [*(each.id for each in made if each.direction is direction), None] for direction in Direction
-    }
+def histories(draw: st.DrawFn, steps: int) -> list[Program]:
+    """Draw programs of which each may have peer sets, rulesets and pods of the one before, as the same objects or not.
+
+    A pod may have several addresses, and two pods one name, but no address two pods.
+    """
+    sets = [draw(peer_sets(number)) for number in range(5)]
+    made = [draw(rulesets(number, sets)) for number in range(4)]
+    path = []
+    for _ in range(steps):
+        moved = draw(st.sets(st.integers(0, 4), max_size=2))
+        sets = [replace(each, addresses=draw(subsets)) if at in moved else each for at, each in enumerate(sets)]
+        entries = draw(endpoints(made))
+        used = {each for entry in entries for each in (entry.ingress, entry.egress)}
+        in_use = tuple(sorted((each for each in made if each.id in used), key=lambda each: each.id))
+        asked = {rule.peers for ruleset in in_use for rule in ruleset.rules}
+        path.append(
+            Program(
+                node="n",
+                node_addresses=draw(st.sets(st.sampled_from(ADDRESSES), max_size=2).map(frozenset)),
+                endpoints=entries,
+                rulesets=in_use,
+                peer_sets=tuple(sorted((each for each in sets if each.id in asked), key=lambda each: each.id)),
+                settings=draw(settings),
+            )
+        )
+    return path
+
+
+programs = histories(1).map(lambda path: path[0])
+
+
+@st.composite
+def endpoints(draw: st.DrawFn, made: list[Ruleset]) -> tuple[EndpointEntry, ...]:
+    """Draw the entries of some pods under some rulesets."""
+    ingress = [*(each.id for each in made if each.direction is Direction.INGRESS), None]
+    egress = [*(each.id for each in made if each.direction is Direction.EGRESS), None]
     entries = {}
     for number in range(draw(st.sampled_from((3, 4, 2, 1, 0)))):
-        ingress, egress = (draw(st.sampled_from(by_direction[direction])) for direction in Direction)
+        rules = draw(st.sampled_from(ingress)), draw(st.sampled_from(egress))
         for address in draw(st.sets(st.sampled_from(ADDRESSES), min_size=1, max_size=2)):
-            entries[address] = EndpointEntry(address, PodKey("x", f"pod{number // 2}"), f"{number}", ingress, egress)
-    used = {each for entry in entries.values() for each in (entry.ingress, entry.egress)}
-    in_use = tuple(sorted((each for each in made if each.id in used), key=lambda each: each.id))
-    asked = {rule.peers for ruleset in in_use for rule in ruleset.rules if not isinstance(rule.peers, AnyPeer)}
-    return Program(
-        node="n",
-        node_addresses=draw(st.sets(st.sampled_from(ADDRESSES), max_size=2).map(frozenset)),
-        endpoints=tuple(entries[address] for address in sorted(entries, key=address_order)),
-        rulesets=in_use,
-        peer_sets=tuple(PeerSet(set_id, "", draw(subsets), draw(networks)) for set_id in sorted(asked)),
-        settings=draw(settings),
-    )
+            entries[address] = EndpointEntry(address, PodKey("x", f"pod{number // 2}"), f"{number}", *rules)
+    return tuple(entries[address] for address in sorted(entries, key=address_order))
 
 
 def flows() -> Iterator[Flow]:

@@ -28,7 +28,7 @@ from tests.fuzz.worlds import NODES, World, worlds
 
 
 @settings(max_examples=60, deadline=None)
-@given(programs())
+@given(programs)
 def test_a_flattened_program_decides_as_the_program(program: Program) -> None:
     """On the same ground and by the same rule, whatever the addresses, protocol and port."""
     flat = FlatJudge(flatten(program, "test"))
@@ -51,7 +51,7 @@ def test_every_cell_of_a_cluster_is_decided_as_the_program_decides_it(world: Wor
 
 
 @settings(max_examples=200, deadline=None)
-@given(programs())
+@given(programs)
 def test_nothing_is_said_twice_and_nothing_is_missing(program: Program) -> None:
     """Whatever is named is there, and whatever is there is named; what says no more than another thing is left out."""
     flat = flatten(program, "test")
@@ -73,7 +73,7 @@ def test_nothing_is_said_twice_and_nothing_is_missing(program: Program) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(programs())
+@given(programs)
 def test_a_profile_has_as_few_spans_as_possible(program: Program) -> None:
     """Sorted, apart from each other or decided differently, and never as the rest is."""
     for profile in flatten(program, "test").profiles.values():
@@ -87,7 +87,7 @@ def test_a_profile_has_as_few_spans_as_possible(program: Program) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(programs(), st.data())
+@given(programs, st.data())
 def test_the_order_of_what_a_program_is_made_of_leaves_no_trace(program: Program, data: st.DataObject) -> None:
     """Also where a program should come unsorted."""
     shuffled = replace(

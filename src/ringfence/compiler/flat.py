@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The flattened program: what a node enforces, cut so that a packet costs a few exact look-ups and no walk over rules.
 
-An address finds its *view*: its own rulesets if it is a local pod's, and its *atom*, the peer sets that cover it. A
-ruleset and an atom find their *profile*: what is decided for each protocol and port.
+An address finds its *view*: its own rulesets if it is a local pod's, and its *atom*, which stands for the peer sets
+that cover it. A ruleset and an atom find their *profile*: what is decided for each protocol and port.
 
-Everything is named by its content (an atom by its peer sets, a profile by its decisions, a rule by its action and
+Everything is named by its content (an atom by what covers it, a profile by its decisions, a rule by its action and
 origin), so that what a name stands for never changes, whoever wrote it down and when. Between two programs only views,
 blocks and what is in use differ.
 """
@@ -15,16 +15,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NewType
 
-from ringfence.compiler.program import PeerSetId, PortSpan, RulesetId
+from ringfence.compiler.program import PortSpan, RulesetId
 from ringfence.model.addresses import Address, Network
 from ringfence.model.cluster import PodKey
 from ringfence.model.policy import Action, Direction, Origin
 from ringfence.model.settings import Settings
 
+PartId = NewType("PartId", str)
 AtomId = NewType("AtomId", str)
 ProfileId = NewType("ProfileId", str)
 RuleId = NewType("RuleId", str)
 """Each a digest, 16 hexadecimal digits."""
+
+Covering = tuple[PartId, ...]
+"""The parts of peer sets (``compiler.flat_parts``) that cover an address, sorted; most peer sets are one part."""
 
 NO_ATOM = AtomId("0" * 16)
 """The atom of addresses that no peer set covers."""
@@ -52,6 +56,11 @@ class Profile:
     id: ProfileId
     rest: Decision
     traffic: tuple[tuple[PortSpan, Decision], ...]
+
+    def rules(self) -> frozenset[RuleId]:
+        """Return the rules that decide something."""
+        decisions = (self.rest, *(decision for _, decision in self.traffic))
+        return frozenset(decision.rule for decision in decisions if decision.rule is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +104,8 @@ class FlatProgram:
     """What a node enforces; ``compiler.flatten`` makes it and ``compiler.flat_interpret`` says what it means.
 
     ``views``: of the addresses of which more is known than ``blocks`` tell. ``blocks``: of all that contain an
-    address, the longest names its atom; one that says the same as the block it lies in is left out. ``atoms``: the peer
-    sets (sorted) of each atom that a view or block names, NO_ATOM not among them. ``pairs``: a profile for each ruleset
+    address, the longest names its atom; one that says the same as the block it lies in is left out. ``atoms``: what
+    covers each atom that a view or block names, NO_ATOM not among them. ``pairs``: a profile for each ruleset
     with NO_ATOM, and with each atom for which the ruleset decides otherwise than that. ``profiles`` and ``rules``:
     exactly those that are referred to.
     """
@@ -105,7 +114,7 @@ class FlatProgram:
     settings: Settings
     views: Mapping[Address, View]
     blocks: Mapping[Network, AtomId]
-    atoms: Mapping[AtomId, tuple[PeerSetId, ...]]
+    atoms: Mapping[AtomId, Covering]
     pairs: Mapping[Pair, ProfileId]
     profiles: Mapping[ProfileId, Profile]
     rules: Mapping[RuleId, NamedRule]

@@ -8,34 +8,48 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 
-from ringfence.compiler.compile_peers import digest
-from ringfence.compiler.flat import NO_ATOM, AtomId, FlatProgram, NamedRule, Pair, PodIdentity, Profile, RuleId, View
+from ringfence.compiler.flat import (
+    NO_ATOM,
+    AtomId,
+    Covering,
+    FlatProgram,
+    NamedRule,
+    Pair,
+    PartId,
+    PodIdentity,
+    Profile,
+    RuleId,
+    View,
+)
+from ringfence.compiler.flat_atoms import atom_id, union
+from ringfence.compiler.flat_parts import Cutter, Part
 from ringfence.compiler.flat_profiles import RulesetProfiles
 from ringfence.compiler.longest_prefix import LongestPrefix
-from ringfence.compiler.program import EndpointEntry, PeerSet, PeerSetId, Program, Ruleset
+from ringfence.compiler.program import EndpointEntry, PeerSetId, Program, Ruleset
 from ringfence.errors import Unsupported
 from ringfence.model.addresses import Address, Network, contains, network_order
 from ringfence.model.policy import Action
-
-Covering = tuple[PeerSetId, ...]
-"""The peer sets that cover an address, sorted."""
 
 
 def flatten(program: Program, dataplane: str) -> FlatProgram:
     """Flatten a program for a dataplane of that name; raises ``Unsupported`` where a rule passes a flow on."""
     refuse_passes(program.rulesets, dataplane)
-    around = _covered_blocks(program.peer_sets)
+    cutter = Cutter()
+    parts = {peer_set.id: cutter.parts(peer_set) for peer_set in program.peer_sets}
+    around = _covered_blocks(part for each in parts.values() for part in each)
     lookup = LongestPrefix(around)
     covered = {network: covering for network, covering in around.items() if lookup.above(network) != covering}
     blocks = {network: atom_id(covering) for network, covering in covered.items()}
     views, coverings = _views(program, lookup)
     atoms = {atom_id(covering): covering for covering in {*coverings, *covered.values()} if covering}
+    sets = _peer_sets(atoms, parts)
     pairs: dict[Pair, Profile] = {}
     rules: dict[RuleId, NamedRule] = {}
     for ruleset in program.rulesets:
         profiles = RulesetProfiles(ruleset)
-        pairs.update(pairs_of(ruleset, profiles, atoms))
+        pairs.update(_pairs(ruleset, profiles, sets))
         rules.update(profiles.named)
     return FlatProgram(
         node=program.node,
@@ -56,18 +70,6 @@ def refuse_passes(rulesets: Iterable[Ruleset], dataplane: str) -> None:
         raise Unsupported(dataplane, [f"{origin} passes to the next tier" for origin in sorted(passes)])
 
 
-def atom_id(covering: Covering) -> AtomId:
-    """Return the name of the atom of the addresses that exactly these peer sets cover."""
-    return AtomId(digest(("atom", covering))) if covering else NO_ATOM
-
-
-def union(one: Covering, other: Covering) -> Covering:
-    """Return what covers an address that both are known to cover."""
-    if not one or not other:
-        return one or other
-    return tuple(sorted({*one, *other}))
-
-
 def view(entry: EndpointEntry | None, atom: AtomId, *, own_node: bool) -> View:
     """Return what is known of an address: ``entry`` is a local pod's."""
     if entry is None:
@@ -75,25 +77,35 @@ def view(entry: EndpointEntry | None, atom: AtomId, *, own_node: bool) -> View:
     return View(entry.ingress, entry.egress, PodIdentity(entry.pod, entry.uid), atom, own_node)
 
 
-def pairs_of(
-    ruleset: Ruleset, profiles: RulesetProfiles, atoms: Mapping[AtomId, Covering]
+def _pairs(
+    ruleset: Ruleset, profiles: RulesetProfiles, atoms: Mapping[AtomId, AbstractSet[PeerSetId]]
 ) -> Iterator[tuple[Pair, Profile]]:
     """Yield a ruleset's profile for no atom, and for each that it decides otherwise."""
     usual = profiles.profile(())
     yield (ruleset.id, NO_ATOM), usual
-    for atom, covering in atoms.items():
-        if not profiles.peer_sets.isdisjoint(covering):
-            profile = profiles.profile(covering)
-            if profile.id != usual.id:
-                yield (ruleset.id, atom), profile
+    for atom, peer_sets in atoms.items():
+        profile = profiles.profile(peer_sets)
+        if profile.id != usual.id:
+            yield (ruleset.id, atom), profile
 
 
-def _covered_blocks(peer_sets: Iterable[PeerSet]) -> dict[Network, Covering]:
-    """Return all networks of peer sets, each with the sets that cover all of it."""
-    own: dict[Network, set[PeerSetId]] = defaultdict(set)
-    for peer_set in peer_sets:
-        for network in peer_set.networks:
-            own[network].add(peer_set.id)
+def _peer_sets(
+    atoms: Mapping[AtomId, Covering], parts: Mapping[PeerSetId, tuple[Part, ...]]
+) -> dict[AtomId, set[PeerSetId]]:
+    """Return the peer sets that cover each atom."""
+    owners: dict[PartId, set[PeerSetId]] = defaultdict(set)
+    for peer_set, its in parts.items():
+        for part in its:
+            owners[part.id].add(peer_set)
+    return {atom: {owner for part in covering for owner in owners[part]} for atom, covering in atoms.items()}
+
+
+def _covered_blocks(parts: Iterable[Part]) -> dict[Network, Covering]:
+    """Return all networks of parts, each with the parts that cover all of it."""
+    own: dict[Network, set[PartId]] = defaultdict(set)
+    for part in parts:
+        for network in part.networks:
+            own[network].add(part.id)
     covered: dict[Network, Covering] = {}
     around: list[Network] = []  # the networks that contain the present one, from the largest down
     for network in sorted(own, key=network_order):
@@ -109,7 +121,7 @@ def _views(program: Program, blocks: LongestPrefix[Covering]) -> tuple[dict[Addr
     direct: dict[Address, Covering] = defaultdict(tuple)
     for peer_set in sorted(program.peer_sets, key=lambda each: each.id):
         for address in peer_set.addresses:
-            direct[address] += (peer_set.id,)
+            direct[address] += (PartId(peer_set.id),)
     entries = {entry.address: entry for entry in program.endpoints}
     views, coverings = {}, set()
     for address in {*direct, *entries, *program.node_addresses}:
