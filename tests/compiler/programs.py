@@ -87,7 +87,8 @@ def rulesets(draw: st.DrawFn, number: int, sets: list[PeerSet]) -> Ruleset:
         )
         for _ in range(draw(st.sampled_from((3, 5, 4, 2, 1, 0))))
     )
-    return Ruleset(RulesetId(f"{digest((number, repr(rules)))}"), direction, rules)
+    policies = (ObjectRef("NetworkPolicy", "x", f"p{number}"),)
+    return Ruleset(RulesetId(f"{digest((number, repr(rules)))}"), direction, rules, policies)
 
 
 @st.composite

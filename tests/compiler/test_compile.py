@@ -114,6 +114,25 @@ def test_pods_with_the_same_policies_share_a_ruleset() -> None:
     assert [ruleset.id for ruleset in compiled.rulesets] == sorted(ruleset.id for ruleset in compiled.rulesets)
 
 
+def test_a_ruleset_names_the_policies_that_isolate_its_pods_also_those_without_rules() -> None:
+    """Sorted, and only those that isolate this direction; other policies, another ruleset, be its rules the same."""
+    deny_all = replace(policy(name="deny-all", ingress=()), subject=PodPeer(InNamespace("demo"), EVERYTHING))
+    away = policy(name="away", ingress=None, egress=())
+    built = cluster(endpoint("a", "10.0.0.1"), endpoint("db", "10.0.0.2", app="db"))
+    compiled = program(built, policy(name="p", ingress=(rule(Peers(())),)), deny_all, away)
+
+    by_id = {ruleset.id: ruleset for ruleset in compiled.rulesets}
+    web, db = (by_id[entry.ingress] for entry in compiled.endpoints if entry.ingress)
+    assert [policy.name for policy in web.policies] == ["deny-all", "p"]
+    assert [policy.name for policy in db.policies] == ["deny-all"]
+    assert web.rules == db.rules == ()
+    assert compiled.endpoints[0].egress is not None
+    assert [policy.name for policy in by_id[compiled.endpoints[0].egress].policies] == ["away"]
+    assert compiled == program(built, away, deny_all, policy(name="p", ingress=(rule(Peers(())),)))
+    with pytest.raises(ValueError, match="there is a policy"):
+        replace(web, policies=())
+
+
 def test_rules_that_can_never_match_are_left_out_and_isolation_stays() -> None:
     """Broken rules, ports of none, and names that the pod does not have."""
     compiled = program(

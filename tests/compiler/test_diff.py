@@ -37,6 +37,7 @@ PROGRAM = Program(
                 CompiledRule(Action.ALLOW, PeerSetId("s1"), SPANS, ORIGIN),
                 CompiledRule(Action.DENY, ANY_PEER, ANY_TRAFFIC, ORIGIN),
             ),
+            (ORIGIN.object, ObjectRef("NetworkPolicy", "demo", "q")),
         ),
     ),
     (SET,),
@@ -50,7 +51,7 @@ def test_from_nothing_everything_is_added() -> None:
         == """\
 + node address 10.224.0.4
 + 10.0.0.1 demo/a ingress r1 egress open
-+ ruleset r1 (ingress)
++ ruleset r1 (ingress, NetworkPolicy demo/p, NetworkPolicy demo/q)
 +   allow peers s1 TCP/80-82, UDP (NetworkPolicy demo/p spec.ingress[0])
 +   deny any peer any traffic (NetworkPolicy demo/p spec.ingress[0])
 + peers s1: all pods

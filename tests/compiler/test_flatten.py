@@ -102,7 +102,7 @@ RULE = CompiledRule(Action.PASS, ANY_PEER, ANY_TRAFFIC, Origin(ObjectRef("Policy
 
 
 def _program(*rules: CompiledRule, networks: tuple[str, ...] = (), addresses: tuple[str, ...] = ()) -> Program:
-    ruleset = Ruleset(RulesetId("r"), Direction.INGRESS, rules)
+    ruleset = Ruleset(RulesetId("r"), Direction.INGRESS, rules, (RULE.origin.object,))
     entry = EndpointEntry(ip_address("10.0.0.1"), PodKey("x", "a"), "1", ruleset.id, None)
     covered = frozenset(map(ip_address, addresses))
     peers = PeerSet(PeerSetId("s"), "some", covered, tuple(map(ip_network, networks)))

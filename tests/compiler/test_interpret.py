@@ -44,8 +44,9 @@ PROGRAM = Program(
                 CompiledRule(Action.ALLOW, ANY_PEER, TCP_80, ORIGINS[1]),
                 CompiledRule(Action.ALLOW, PEERS, ANY_TRAFFIC, ORIGINS[2]),
             ),
+            (ORIGINS[0].object,),
         ),
-        Ruleset(RulesetId("out"), Direction.EGRESS, ()),
+        Ruleset(RulesetId("out"), Direction.EGRESS, (), (ORIGINS[0].object,)),
     ),
     peer_sets=(
         PeerSet(

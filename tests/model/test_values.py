@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ringfence.model.addresses import Block
 from ringfence.model.flow import Flow
 from ringfence.model.labels import EVERYTHING, Labels, Operator, Requirement, Selector
-from ringfence.model.policy import Action, NamespacesMatching, ObjectRef, PolicySet, Tier
+from ringfence.model.policy import Action, NamespacesMatching, ObjectRef, PolicySet, Tier, listed
 from ringfence.model.ports import PortRange, Protocol
 
 V4, V6 = ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("fd00::1")
@@ -63,6 +63,17 @@ def test_names_of_objects_say_where_they_are() -> None:
     """Cluster-wide objects have no namespace in front."""
     assert str(ObjectRef("NetworkPolicy", "demo", "p")) == "NetworkPolicy demo/p"
     assert str(ObjectRef("Node", "", "n")) == "Node n"
+
+
+def test_objects_are_listed_as_in_a_sentence() -> None:
+    """A kind is said where it begins, and what there is no room for is counted."""
+    refs = [ObjectRef("NetworkPolicy", "demo", name) for name in "abcde"]
+    refs += [ObjectRef("Tier", "", "t"), ObjectRef("Tier", "", "u")]
+
+    assert listed(refs[:1], 9) == "NetworkPolicy demo/a"
+    assert listed(refs[:2], 2) == "NetworkPolicy demo/a and demo/b"
+    assert listed(refs[:5], 2) == "NetworkPolicy demo/a, demo/b and 3 more"
+    assert listed(refs[4:], 9) == "NetworkPolicy demo/e, Tier t and u"
 
 
 def test_tiers_are_asked_in_their_order() -> None:

@@ -29,7 +29,7 @@ from ringfence.compiler.program import (
 from ringfence.errors import Unsupported
 from ringfence.model.addresses import address_order
 from ringfence.model.cluster import Cluster, Endpoint
-from ringfence.model.policy import Action, AnyPeer, Direction, Peers, Policy, PolicySet, Rule
+from ringfence.model.policy import Action, AnyPeer, Direction, ObjectRef, Peers, Policy, PolicySet, Rule
 from ringfence.model.ports import ANY_PORT, LAST_PORT, AnyTraffic, NamedPort, PortMatch, PortRange, Ports, Protocol
 from ringfence.model.settings import DEFAULTS, Settings
 
@@ -157,10 +157,12 @@ class Compiling:
         if key not in self._made:
             rules = (rule for policy in isolating for rule in policy.rules(direction) or ())
             parts = [self._rule(direction, rule, endpoint) for rule in rules]
-            ruleset_id = RulesetId(digest((direction.value, *(line for part in parts for line in part.written))))
+            refs = tuple(sorted(policy.ref for policy in isolating))
+            written = (line for part in parts for line in part.written)
+            ruleset_id = RulesetId(digest((direction.value, tuple(map(_write_ref, refs)), *written)))
             if ruleset_id not in self.rulesets:
                 compiled = tuple(rule for part in parts for rule in part.rules)
-                self.rulesets[ruleset_id] = Ruleset(ruleset_id, direction, compiled)
+                self.rulesets[ruleset_id] = Ruleset(ruleset_id, direction, compiled, refs)
             self._made[key] = ruleset_id
         return self._made[key]
 
@@ -232,8 +234,11 @@ def _write(rule: CompiledRule) -> tuple[object, ...]:
     if not isinstance(rule.traffic, AnyTraffic):
         traffic = tuple((span.protocol.value, span.ports.first, span.ports.last) for span in rule.traffic)
     peers = None if isinstance(rule.peers, AnyPeer) else rule.peers
-    source = rule.origin.object
-    return (rule.action.value, peers, traffic, source.kind, source.namespace, source.name, rule.origin.path)
+    return (rule.action.value, peers, traffic, *_write_ref(rule.origin.object), rule.origin.path)
+
+
+def _write_ref(ref: ObjectRef) -> tuple[str, str, str]:
+    return ref.kind, ref.namespace, ref.name
 
 
 def _port_names(traffic: AnyTraffic | Ports) -> _Names:

@@ -60,7 +60,7 @@ class ProgramDiff:
                 yield f"+ {_endpoint_line(change.new)}"
         for sign, rulesets in (("-", self.rulesets_removed), ("+", self.rulesets_added)):
             for ruleset in rulesets:
-                yield f"{sign} ruleset {ruleset.id} ({ruleset.direction.value})"
+                yield f"{sign} ruleset {ruleset.id} ({_ruleset_words(ruleset)})"
                 yield from (f"{sign}   {_rule_line(rule)}" for rule in ruleset.rules)
         for sign, peer_sets in (("-", self.peer_sets_removed), ("+", self.peer_sets_added)):
             for peer_set in peer_sets:
@@ -122,6 +122,10 @@ def _content(peer_set: PeerSet) -> tuple[Address | Network, ...]:
 
 def _endpoint_line(entry: EndpointEntry) -> str:
     return f"{entry.address} {entry.pod} ingress {entry.ingress or 'open'} egress {entry.egress or 'open'}"
+
+
+def _ruleset_words(ruleset: Ruleset) -> str:
+    return ", ".join((ruleset.direction.value, *map(str, ruleset.policies)))
 
 
 def _rule_line(rule: CompiledRule) -> str:

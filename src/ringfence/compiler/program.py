@@ -17,7 +17,7 @@ from typing import NewType
 
 from ringfence.model.addresses import Address, Network
 from ringfence.model.cluster import PodKey
-from ringfence.model.policy import Action, AnyPeer, Direction, Origin
+from ringfence.model.policy import Action, AnyPeer, Direction, ObjectRef, Origin
 from ringfence.model.ports import AnyTraffic, PortRange, Protocol
 from ringfence.model.settings import DEFAULTS, Settings
 
@@ -64,12 +64,19 @@ class CompiledRule:
 class Ruleset:
     """The ordered rules that a group of endpoints shares in one direction; what no rule decides is denied.
 
-    ``id`` is a digest (16 hexadecimal digits) of direction and rules, origins included.
+    ``policies`` are those that isolate the endpoints in this direction, sorted: "no rule of these allows it" is why the
+    rest is denied, and some of them may have no rule at all. ``id`` is a digest (16 hexadecimal digits) of direction,
+    policies and rules, origins included.
     """
 
     id: RulesetId
     direction: Direction
     rules: tuple[CompiledRule, ...]
+    policies: tuple[ObjectRef, ...]
+
+    def __post_init__(self) -> None:
+        if not self.policies:
+            raise ValueError("a ruleset isolates, so there is a policy that does")
 
 
 @dataclass(frozen=True, slots=True)

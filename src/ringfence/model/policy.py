@@ -9,6 +9,7 @@ else changes.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ringfence.model.addresses import Address, Block
@@ -42,6 +43,18 @@ class ObjectRef:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+def listed(refs: Sequence[ObjectRef], most: int) -> str:
+    """Name objects in a sentence, a kind only where it begins: ``NetworkPolicy demo/a, demo/b and 3 more``."""
+    names: list[str] = []
+    kind = ""
+    for ref in refs[:most]:
+        names.append(str(ref).removeprefix(f"{kind} "))
+        kind = ref.kind
+    rest = len(refs) - len(names)
+    last = f"{rest} more" if rest else names.pop()
+    return f"{', '.join(names)} and {last}" if names else last
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -32,7 +32,14 @@ PROGRAM = Program(
     "n",
     frozenset(),
     (EndpointEntry(SERVER, PodKey("demo", "server"), "1", RulesetId("r"), None),),
-    (Ruleset(RulesetId("r"), Direction.INGRESS, (CompiledRule(Action.ALLOW, SET.id, ANY_TRAFFIC, ORIGIN),)),),
+    (
+        Ruleset(
+            RulesetId("r"),
+            Direction.INGRESS,
+            (CompiledRule(Action.ALLOW, SET.id, ANY_TRAFFIC, ORIGIN),),
+            (ORIGIN.object,),
+        ),
+    ),
     (SET,),
 )
 OPENED = replace(PROGRAM, peer_sets=(replace(SET, addresses=frozenset({CLIENT})),))

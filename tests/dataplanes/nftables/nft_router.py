@@ -256,6 +256,7 @@ class Isolated:
 
 
 INGRESS, EGRESS = Direction.INGRESS, Direction.EGRESS
+DENY_ALL = ObjectRef("NetworkPolicy", "demo", "deny-all")
 
 
 def ingress(who: str, *rules: Allow) -> Isolated:
@@ -275,7 +276,8 @@ def make_program(*isolations: Isolated, pods: Sequence[str] = PODS) -> Program:
     for isolation in isolations:
         rules = tuple(_rule(i, rule, isolation.direction, peer_sets) for i, rule in enumerate(isolation.rules))
         identity = RulesetId(_digest(f"{isolation.direction} {rules}"))
-        rulesets[isolation.who, isolation.direction] = Ruleset(identity, isolation.direction, rules)
+        policies = tuple(sorted({rule.origin.object for rule in rules})) or (DENY_ALL,)
+        rulesets[isolation.who, isolation.direction] = Ruleset(identity, isolation.direction, rules, policies)
 
     def entry(who: str, version: int) -> EndpointEntry:
         ids = {d: rulesets[who, d].id if (who, d) in rulesets else None for d in Direction}

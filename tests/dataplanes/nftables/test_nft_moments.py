@@ -41,6 +41,7 @@ OTHERS = tuple(map(ip_address, ("10.0.1.1", "10.0.1.2")))
 EXPRESSIONS = tuple(PeerSetId(f"{letter * 16}") for letter in "abcd")
 NETWORKS = tuple(map(ip_network, ("10.0.0.0/31", "10.0.0.2/31", "10.0.0.1/32", "10.0.1.0/24", "10.0.0.0/16")))
 SPANS = tuple(PortSpan(Protocol.TCP, PortRange(*ends)) for ends in ((1, 1), (2, 2), (1, 2), (0, 65535)))
+POLICY, DENY_ALL = (ObjectRef("NetworkPolicy", "demo", name) for name in ("policy", "deny-all"))
 PEERS: tuple[AnyPeer | PeerSetId, ...] = (ANY_PEER, *EXPRESSIONS)
 TRAFFIC: tuple[AnyTraffic | tuple[PortSpan, ...], ...] = (ANY_TRAFFIC, *((s,) for s in SPANS), (SPANS[0], SPANS[2]))
 FLOWS = [
@@ -57,7 +58,7 @@ def rules(draw: st.DrawFn, place: str) -> CompiledRule:
     peers = draw(st.sampled_from(PEERS))
     traffic = draw(st.sampled_from(TRAFFIC))
     action = draw(st.sampled_from((Action.ALLOW, Action.ALLOW, Action.ALLOW, Action.ALLOW, Action.DENY)))
-    return CompiledRule(action, peers, traffic, Origin(ObjectRef("NetworkPolicy", "demo", "policy"), place))
+    return CompiledRule(action, peers, traffic, Origin(POLICY, place))
 
 
 @st.composite
@@ -65,7 +66,8 @@ def rulesets(draw: st.DrawFn, direction: Direction, name: str) -> Ruleset:
     """Return a ruleset of up to three rules; its id is its content, as a compiler's."""
     count = draw(st.integers(0, 3))
     made = tuple(draw(rules(f"spec.{direction.value}[{name}{i}]")) for i in range(count))
-    return Ruleset(RulesetId(f"{direction.value} {made}"), direction, made)
+    policies = draw(st.sampled_from(((POLICY,), (DENY_ALL, POLICY))))
+    return Ruleset(RulesetId(f"{direction.value} {policies} {made}"), direction, made, policies)
 
 
 @st.composite

@@ -13,8 +13,9 @@ from ringfence.dataplanes.nftables import layout, spelling
 from ringfence.dataplanes.nftables.layout import Names
 from ringfence.dataplanes.nftables.observe import decode
 from ringfence.dataplanes.nftables.render import Memory, render
+from ringfence.dataplanes.nftables.rulesets import no_rule
 from ringfence.errors import Unsupported
-from ringfence.model.policy import Action
+from ringfence.model.policy import Action, Direction, ObjectRef, listed
 from tests.dataplanes.nftables.nft_router import Allow, egress, ingress, make_program
 
 
@@ -147,6 +148,25 @@ def test_long_comments_that_differ_in_the_middle_stay_apart() -> None:
     comments = {spelling.comment("x" * 100 + middle + "y" * 100) for middle in ("a", "b")}
 
     assert len(comments) == 2
+
+
+@given(st.lists(st.integers(1, 253).map(lambda size: ObjectRef("NetworkPolicy", "demo", "p" * size)), min_size=1))
+def test_what_drops_the_rest_names_as_many_policies_as_a_comment_has_room_for(policies: list[ObjectRef]) -> None:
+    """The others are counted; a single name that is too long keeps its start and its end."""
+    comment = no_rule(Direction.INGRESS, policies)
+    whole = f"no ingress rule of {listed(policies, len(policies))} allows it"
+
+    assert comment.startswith("no ingress rule of NetworkPolicy demo/p")
+    assert comment.endswith(" allows it")
+    assert len(comment) <= spelling.MAX_COMMENT
+    if len(whole) <= spelling.MAX_COMMENT:
+        assert comment == whole
+    elif "~" not in comment:
+        named = comment.count("demo/")
+        assert comment == f"no ingress rule of {listed(policies, named)} allows it"
+        assert len(f"no ingress rule of {listed(policies, named + 1)} allows it") > spelling.MAX_COMMENT
+    else:
+        assert len(f"no ingress rule of {listed(policies, 1)} allows it") > spelling.MAX_COMMENT
 
 
 def test_what_we_never_write_decodes_to_what_never_compares_equal() -> None:

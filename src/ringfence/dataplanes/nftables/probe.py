@@ -69,7 +69,12 @@ _EVERYTHING = Program(
         for address in ("10.0.0.2", "fd00::2")
     ),
     tuple(
-        Ruleset(RulesetId(direction.value), direction, (CompiledRule(Action.ALLOW, _PEERS.id, _TRAFFIC, _ORIGIN),))
+        Ruleset(
+            RulesetId(direction.value),
+            direction,
+            (CompiledRule(Action.ALLOW, _PEERS.id, _TRAFFIC, _ORIGIN),),
+            (_ORIGIN.object,),
+        )
         for direction in Direction
     ),
     (_PEERS,),

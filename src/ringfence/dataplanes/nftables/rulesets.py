@@ -19,7 +19,7 @@ from ringfence.dataplanes.nftables.elements import Element, Span, merged_spans
 from ringfence.dataplanes.nftables.layout import Names, Object, Rule, TableBuilder
 from ringfence.dataplanes.nftables.longlists import EVERY_PORT, Part, Parts, Spans, Traffic, by_protocol
 from ringfence.dataplanes.nftables.peers import Family, PeerBook, PrefixSet, Wanted, asked_of
-from ringfence.model.policy import Action, Direction
+from ringfence.model.policy import Action, Direction, ObjectRef, listed
 from ringfence.model.ports import AnyTraffic, Protocol
 
 _ERROR = "an ICMP error about a connection to an allowed peer"
@@ -40,7 +40,7 @@ class Written:
 
 def write(ruleset: Ruleset, family: Family, *, names: Names, book: PeerBook, parts: Parts | None) -> Written:
     """Return a ruleset in one family: allow returns to the dispatch, the end drops. ``parts`` if it is a long one."""
-    writer = _Writer(ruleset.direction, family, names, book)
+    writer = _Writer(ruleset, family, names, book)
     chain = writer.short(ruleset.rules) if parts is None else writer.long(parts)
     return Written(chain, tuple(writer.build.table().objects().values()), tuple(writer.wanted), parts)
 
@@ -48,10 +48,11 @@ def write(ruleset: Ruleset, family: Family, *, names: Names, book: PeerBook, par
 class _Writer:
     """Writes one ruleset."""
 
-    def __init__(self, direction: Direction, family: Family, names: Names, book: PeerBook) -> None:
+    def __init__(self, ruleset: Ruleset, family: Family, names: Names, book: PeerBook) -> None:
         self.build = TableBuilder(names)
         self.wanted: dict[Wanted, None] = {}
-        self._direction = direction
+        self._direction = direction = ruleset.direction
+        self._no_rule = no_rule(direction, ruleset.policies)
         self._family = family
         self._book = book
         self._kind = f"{direction.value}{family.version}"
@@ -143,10 +144,20 @@ class _Writer:
         an ICMP error about it has not: so those are asked for peer and protocol, and the port is left out. An error is
         RELATED only to a connection that has been allowed once.
         """
-        drop = Rule("counter drop", f"no {self._direction.value} rule allows it")
+        drop = Rule("counter drop", self._no_rule)
         if not errors:
             return [drop]
         return [Rule(f"meta l4proto != {self._family.icmp.number} counter drop", drop.comment), *errors, drop]
+
+
+def no_rule(direction: Direction, policies: Sequence[ObjectRef]) -> str:
+    """Return a comment that says why the rest is dropped, and names as many of the policies as it has room for."""
+    texts = [
+        f"no {direction.value} rule of {listed(policies, most)} allows it"
+        for most in range(min(len(policies), spelling.MAX_COMMENT), 0, -1)
+    ]
+    # With one name too long, the first of all is kept and shortened.
+    return spelling.comment(next((text for text in texts if len(text) <= spelling.MAX_COMMENT), texts[-1]))
 
 
 def _named_after(rules: Part) -> str:
