@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ringfence.dataplanes.base import Probe
-    from ringfence.host.facts import Fact
+    from ringfence.host.fact import Fact
 
 _WORDS = {True: "yes", False: "no", None: "could not tell"}
 

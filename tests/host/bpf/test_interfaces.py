@@ -98,6 +98,7 @@ def test_a_pinned_tcx_link_tells_that_its_interface_is_gone(namespace: str, prog
 
     with BpfLink.from_pin(pinned / "rf_link") as found:
         assert found.now().place == TcxPlace(0, AttachType.TCX_EGRESS)
+        assert not found.attached(programs["rf_pass"])
         with pytest.raises(HostRefused, match="cannot be replaced"):
             found.replace(programs["rf_pass"])
 

@@ -117,13 +117,18 @@ def test_a_pinned_link_outlives_its_maker(namespace: str, loaded: Loaded, pinned
 
 
 def test_a_detached_link_stays_detached(namespace: str, loaded: Loaded, pinned: Path) -> None:
-    """Taken away from the hook while others hold it."""
+    """Taken away from the hook while others hold it, though it tells its place; another one can have that."""
     with netns.enter(namespace), attach_netfilter(loaded.programs["rf_drop"], OUT) as link:
         link.pin(pinned / "rf_link")
+        accepting = loaded.programs["rf_count"]
+        assert link.attached(accepting)
         link.detach()
 
         assert passes(namespace)
-        attach_netfilter(loaded.programs["rf_count"], OUT).close()
+        assert link.now().place == OUT
+        assert not link.attached(accepting)
+        with attach_netfilter(accepting, OUT):
+            assert passes(namespace)
 
 
 def test_the_program_of_a_netfilter_link_is_not_replaced(namespace: str, loaded: Loaded) -> None:

@@ -225,6 +225,7 @@ def _library(name: str) -> ctypes.CDLL:
         "btf__find_by_name_kind": (ctypes.c_int32, pointer, text, ctypes.c_uint32),
         "btf__type_by_id": (pointer, pointer, ctypes.c_uint32),
         "btf__name_by_offset": (text, pointer, ctypes.c_uint32),
+        "libbpf_version_string": (text,),
         "libbpf_set_print": (pointer, pointer),
     }
     for function, (result, *arguments) in signatures.items():
