@@ -11,14 +11,17 @@ force. While both stand there a packet passes only if both let it, and then the 
 
 from __future__ import annotations
 
-from ringfence.compiler.flat import FlatProgram
-from ringfence.compiler.flatten import flatten
+from ringfence.compiler.flat import FlatProgram, PodIdentity, Profile, ProfileId
+from ringfence.compiler.flat_change import FlatChange
+from ringfence.compiler.flat_incremental import KeptFlat
 from ringfence.compiler.program import Program
 from ringfence.dataplanes.base import Applied
+from ringfence.dataplanes.ebpf.changes import render_change
 from ringfence.dataplanes.ebpf.decode import decode
 from ringfence.dataplanes.ebpf.instance import Instance
+from ringfence.dataplanes.ebpf.layout import pack_id
 from ringfence.dataplanes.ebpf.place import Place
-from ringfence.dataplanes.ebpf.render import Image, render
+from ringfence.dataplanes.ebpf.render import NODE, PODS, pod_entry, render
 from ringfence.dataplanes.ebpf.store import Commit, Delta, Store, sizes_for
 from ringfence.host.quiesce import Quiet
 
@@ -38,6 +41,9 @@ class EbpfDataplane:
         self._place = place if place is not None else Place()
         self._instance: Instance | None = None
         self._store: Store | None = None  # what its tables hold; None while that is not known
+        self._flat: KeptFlat | None = None
+        self._follows = False  # whether the tables hold what ``_flat`` says
+        self._profiles: dict[ProfileId, Profile] = {}  # all of ``_flat``, and those that it has let go meanwhile
         self._program: Program | None = None  # the last that was put in force whole
         self._quiet = Quiet()
 
@@ -45,18 +51,17 @@ class EbpfDataplane:
         """Put a program in force, whole; without a commit if it is already.
 
         Raises ``Unsupported``, ``HostRefused`` or ``HostLacks``; the old program then stays, and the next ``apply``
-        looks at the kernel anew.
+        finds by itself what is there.
         """
-        if program == self._program and self._store is not None:
+        if program == self._program and self._store is not None and self._follows:
             return Applied(transactions=0)
-        image = render(flatten(program, self.name))
-        self._program = None
-        try:
-            applied = self._converge(image)
-        except BaseException:
-            self._store = None
-            raise
-        self._program = program
+        if self._flat is None or self._flat.flat.node != program.node:
+            self._flat, self._follows = KeptFlat(program.node, self.name), False
+        change = self._flat.change(program)
+        followed, self._follows = self._follows, False
+        delta = self._rendered(change, self._flat.flat)
+        applied = self._converge(delta if followed else None, self._flat.flat)
+        self._program, self._follows = program, True
         return applied
 
     def drifted(self) -> bool:
@@ -69,6 +74,7 @@ class EbpfDataplane:
         if not self._instance.whole() or not self._instance.holds(self._store):
             self._store = None
             return True
+        self._forget_pods(self._program, self._store)
         self._tidy(self._instance, self._store)
         return False
 
@@ -85,6 +91,7 @@ class EbpfDataplane:
     def remove(self) -> None:
         """Take everything of ours out of the kernel: from then on every packet passes."""
         self._instance = self._store = self._program = None
+        self._follows = False
         self._place.clear()
 
     def close(self) -> None:
@@ -94,20 +101,34 @@ class EbpfDataplane:
         self._instance = self._store = self._program = None
         self._place.close()
 
-    def _converge(self, image: Image) -> Applied:
+    def _rendered(self, change: FlatChange, flat: FlatProgram) -> Delta:
+        come = {profile_id: profile for profile_id, profile in change.profiles.items() if profile is not None}
+        self._profiles.update(come)
+        delta = render_change(change, flat, self._profiles)
+        for profile_id in change.profiles.keys() - come.keys():
+            del self._profiles[profile_id]
+        return delta
+
+    def _converge(self, delta: Delta | None, flat: FlatProgram) -> Applied:
+        """Commit a change, or where that is not known, whatever differs from what is there."""
         if self._store is None:
             self._instance = self._place.adopt()
             self._store = None if self._instance is None else self._instance.read()
-        if self._instance is None or self._store is None:
-            return self._build(image)
-        delta = self._store.difference(image)
+            self._quiet.begin()  # whoever wrote it may have done so a moment ago
+            delta = None
+        if self._instance is None or self._store is None or not self._instance.whole():
+            return self._build(flat)
+        if delta is None:
+            delta = self._store.difference(render(flat))
+        if self._store.shortage(delta) or self._store.garbage > MUCH_UNUSED:
+            self._tidy(self._instance, self._store)
         if self._store.shortage(delta):
-            self._tidy(self._instance, self._store)
-        if self._store.shortage(delta) or not self._instance.whole():
-            return self._build(image)
-        if self._store.garbage > MUCH_UNUSED:
-            self._tidy(self._instance, self._store)
-        return self._write(self._instance, self._store, delta)
+            return self._build(flat)
+        try:
+            return self._write(self._instance, self._store, delta)
+        except BaseException:
+            self._store = None
+            raise
 
     def _write(self, instance: Instance, store: Store, delta: Delta) -> Applied:
         commit = store.plan(delta)
@@ -118,8 +139,9 @@ class EbpfDataplane:
         self._quiet.begin()
         return _applied(commit, delta)
 
-    def _build(self, image: Image) -> Applied:
+    def _build(self, flat: FlatProgram) -> Applied:
         """Build a new instance for a program, beside the one that is in force, which then goes."""
+        image = render(flat)
         made = self._place.make(sizes_for(image))
         try:
             store = made.read()
@@ -133,6 +155,10 @@ class EbpfDataplane:
         self._instance, self._store = made, store
         self._quiet.begin()
         return _applied(commit, delta)
+
+    def _forget_pods(self, program: Program, store: Store) -> None:
+        pods = {PodIdentity(entry.pod, entry.uid) for entry in program.endpoints}
+        store.keep_only(PODS, {pack_id(NODE), *(pod_entry(pod)[0] for pod in pods)})
 
     def _tidy(self, instance: Instance, store: Store) -> None:
         """Delete what no program needs. What is deleted may be reused at once, so nothing is written for a while."""

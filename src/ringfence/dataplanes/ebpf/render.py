@@ -53,7 +53,7 @@ class Image:
 
 def render(flat: FlatProgram) -> Image:
     """Return what the kernel's tables hold for a program. Raises ``Unsupported`` with every reason why they cannot."""
-    refuse_long_names(flat.rules.values(), {view.pod for view in flat.views.values() if view.pod is not None})
+    refuse_long_names(flat.rules.values(), flat.views.values())
     facts: dict[str, Entries] = {name: {} for name in FACTS}
     facts[PODS] = {pack_id(NODE): pack_text(flat.node)}
     for view in flat.views.values():
@@ -72,9 +72,10 @@ def render(flat: FlatProgram) -> Image:
     )
 
 
-def refuse_long_names(rules: Iterable[NamedRule], pods: Iterable[PodIdentity]) -> None:
+def refuse_long_names(rules: Iterable[NamedRule | None], views: Iterable[View | None]) -> None:
     """Raise ``Unsupported`` for names that the tables have no room for."""
-    texts = [*map(rule_text, rules), *map(pod_text, pods)]
+    texts = {rule_text(rule) for rule in rules if rule is not None}
+    texts |= {pod_text(view.pod) for view in views if view is not None and view.pod is not None}
     long = [text for text in texts if len(text.encode()) >= TEXT_ROOM]
     if long:
         raise Unsupported("ebpf", [f"{text}: a name of more than {TEXT_ROOM - 1} bytes" for text in sorted(long)])

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from ringfence.dataplanes.ebpf.layout import NOTHING
@@ -83,7 +84,7 @@ class Store:
         """How many entries no program needs."""
         return sum(map(len, self.unused.values()))
 
-    def load(self, entries: Mapping[str, Entries], cells: bytes | memoryview, word: int, size: int) -> None:
+    def load(self, entries: Mapping[str, Entries], cells: bytes, word: int, size: int) -> None:
         """Take over what was read from the kernel: ``cells`` is all of ``rf_cells``, ``size`` that of one view."""
         parity = word >> 8 & 1
         self.word = word
@@ -214,6 +215,10 @@ class Store:
             if name in self._lengths:
                 self._count_length(name, key, 1)
         return placed
+
+    def keep_only(self, name: str, used: AbstractSet[bytes]) -> None:
+        """Say which entries of a table of facts are all that is needed."""
+        self.unused[name] = self.entries[name].keys() - used
 
     def reap(self) -> Mapping[str, list[bytes]]:
         """Return the keys of what no program needs, by table, and take them out of the mirror.
