@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -22,7 +25,23 @@ struct bpf_nf_ctx { const struct nf_hook_state *state; struct sk_buff *skb; } __
 char _license[] SEC("license") = "GPL";
 """
 
+T = TypeVar("T")
 Compile = Callable[[str], Path]
+
+
+_SETRESUID = {"x86_64": 117, "aarch64": 147, "riscv64": 147}
+
+
+def without_privileges(work: Callable[[], T]) -> T:
+    """Run something as nobody, in a thread of its own that keeps to that."""
+
+    def body() -> T:
+        # The bare system call: the C library's function would change all threads.
+        assert ctypes.CDLL(None).syscall(_SETRESUID[platform.machine()], 65534, 65534, 65534) == 0
+        return work()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(body).result()
 
 
 @pytest.fixture(scope="session")

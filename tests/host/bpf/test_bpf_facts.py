@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import ctypes
 import errno
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -16,23 +12,7 @@ from ringfence.host import fact
 from ringfence.host.bpf import facts, links, objects, programs, syscall
 from ringfence.host.bpf.maps import BpfMap, MapType
 from ringfence.host.bpf.syscall import Buffer, Command
-
-T = TypeVar("T")
-
-
-def without_privileges(work: Callable[[], T]) -> T:
-    """Run something as nobody, in a thread of its own that keeps to that."""
-
-    def body() -> T:
-        # The bare system call: the C library's function would change all threads.
-        assert ctypes.CDLL(None).syscall(_SETRESUID[os.uname().machine], 65534, 65534, 65534) == 0
-        return work()
-
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(body).result()
-
-
-_SETRESUID = {"x86_64": 117, "aarch64": 147, "riscv64": 147}
+from tests.host.bpf.conftest import without_privileges
 
 
 def old_kernel(refused: Command, kind: int) -> Callable[[Command, Buffer | bytes, str], int]:

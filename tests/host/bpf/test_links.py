@@ -3,18 +3,19 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ringfence.errors import HostRefused
-from ringfence.host import netns
+from ringfence.host import netns, process
 from ringfence.host.bpf import pins
 from ringfence.host.bpf.links import BpfLink, Family, Hook, NetfilterPlace, attach_netfilter
 from ringfence.host.bpf.maps import BpfMap
 from ringfence.host.bpf.objects import BpfObject, Loaded
-from ringfence.host.bpf.programs import AttachType, BpfProgram, ProgramType
+from ringfence.host.bpf.programs import AttachType, BpfProgram, ProgramType, Runner
 from tests.host.bpf.conftest import Compile
 
 pytestmark = pytest.mark.kernel
@@ -114,6 +115,43 @@ def test_a_pinned_link_outlives_its_maker(namespace: str, loaded: Loaded, pinned
     pins.unlink(pinned / "rf_link")
 
     assert passes(namespace)
+
+
+def test_a_link_keeps_its_namespace_alive(namespace: str, loaded: Loaded) -> None:
+    """Its name gone, the namespace and what is in it stay until the link goes: then it ends."""
+    other = f"{namespace}-other"
+    netns.create(other)
+    with netns.enter(namespace):
+        process.run(["ip", "link", "add", "rfa", "type", "veth", "peer", "name", "rfb", "netns", other])
+    with netns.enter(other):
+        link = attach_netfilter(loaded.programs["rf_count"], OUT)
+    netns.delete(other)
+    time.sleep(0.1)
+
+    with netns.enter(namespace):
+        assert socket.if_nametoindex("rfa")
+        link.close()
+        assert gone("rfa")
+
+
+def gone(name: str) -> bool:
+    """Wait until there is no interface of a name, as long as that may take."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if name not in {found for _, found in socket.if_nameindex()}:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_a_netfilter_program_can_be_run_on_a_packet_of_ours(loaded: Loaded) -> None:
+    """It answers as at its hook: accept or drop. The packet has an Ethernet header, and no connection."""
+    packet = bytes(12) + b"\x08\x00" + b"\x45" + bytes(59)
+
+    assert loaded.programs["rf_drop"].test_run(packet).retval == 0
+    assert loaded.programs["rf_count"].test_run(packet, repeat=7).retval == 1
+    assert [Runner(loaded.programs["rf_count"], longest=100)(packet) for _ in range(3)] == [1, 1, 1]
+    assert sum(seen(loaded, hook) for hook in Hook) == 10
 
 
 def test_a_detached_link_stays_detached(namespace: str, loaded: Loaded, pinned: Path) -> None:

@@ -12,7 +12,7 @@ from ringfence.host.bpf import objects
 from ringfence.host.bpf.maps import BpfMap, MapType
 from ringfence.host.bpf.objects import BpfObject
 from ringfence.host.bpf.programs import AttachType, ProgramType
-from tests.host.bpf.conftest import Compile
+from tests.host.bpf.conftest import Compile, without_privileges
 
 pytestmark = pytest.mark.kernel
 
@@ -137,6 +137,38 @@ def test_what_is_said_to_one_thread_is_not_heard_in_another(compiled: Compile) -
         answers = list(threads.map(load, sources * 4))
 
     assert answers == ["rf_wild", "rf_tame", ""] * 4
+
+
+def test_without_privileges_nothing_is_loaded(compiled: Compile) -> None:
+    """That is a lack of this process, and no fault of the object's."""
+    with BpfObject(compiled(COUNTING)) as opened:
+        opened.leave_out("rf_forward")
+        with pytest.raises(HostLacks, match="run this as root"):
+            without_privileges(opened.load)
+
+
+def test_an_object_that_was_loaded_is_closed(compiled: Compile) -> None:
+    """Nothing can be said about it, nor loaded again."""
+    with BpfObject(compiled('SEC("tc") int rf_well(void *ctx) { return 0; }')) as opened:
+        opened.load().close()
+        with pytest.raises(ValueError, match="is closed"):
+            opened.leave_out("rf_well")
+        with pytest.raises(ValueError, match="is closed"):
+            opened.load()
+
+
+def test_a_field_that_this_kernel_has_not_is_named(compiled: Compile) -> None:
+    """A program made for another kernel says what it looked for."""
+    source = """
+struct net_device { int rf_no_such_field; } __attribute__((preserve_access_index));
+SEC("netfilter") int rf_strange(struct bpf_nf_ctx *ctx) { return ((struct net_device *)ctx->skb)->rf_no_such_field; }
+"""
+    with BpfObject(compiled(source)) as opened:
+        opened.set_type("rf_strange", ProgramType.NETFILTER, AttachType.NETFILTER)
+        with pytest.raises(ProgramRefused, match="rf_strange") as refused:
+            opened.load()
+
+    assert "rf_no_such_field" in refused.value.answered
 
 
 def test_a_missing_library_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

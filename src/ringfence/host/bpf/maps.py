@@ -152,8 +152,8 @@ class BpfMap(Handle):
         for some_keys, some_values in self._chunks():
             keys += some_keys
             values += some_values
-            if len(keys) > 2 * (self.max_entries + _AT_ONCE) * self.key_size:
-                raise HostRefused(f"the map {self.name} changes faster than it is read", asked="dump", answered="")
+            if len(keys) > self._most() * self.key_size:
+                raise self._restless()
         return bytes(keys), bytes(values)
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
@@ -201,11 +201,11 @@ class BpfMap(Handle):
             if number == errno.ENOENT:
                 return
             place, following, began, attempts = following, place, True, 0
-        raise HostRefused(f"the map {self.name} changes faster than it is read", asked="dump", answered="")
+        raise self._restless()
 
     def _one_by_one(self) -> Iterator[tuple[bytes, bytes]]:
         key, following, first = room(self.key_size), room(self.key_size), True
-        while True:
+        for _ in range(self._most()):
             attr = struct.pack(
                 "=IxxxxQQQ", self.fd, 0 if first else ctypes.addressof(key), ctypes.addressof(following), 0
             )
@@ -217,6 +217,14 @@ class BpfMap(Handle):
             if value is not None:
                 yield following.raw, value
             key, following, first = following, key, False
+        raise self._restless()
+
+    def _most(self) -> int:
+        """Return how many entries are read before one gives up: more than there are without somebody who writes."""
+        return 2 * (self.max_entries + _AT_ONCE)
+
+    def _restless(self) -> HostRefused:
+        return HostRefused(f"the map {self.name} changes faster than it is read", asked="dump", answered="")
 
     def _single(
         self, command: Command, key: Buffer, value: Buffer | None = None, flags: int = 0, *, at: int = 0
@@ -270,5 +278,5 @@ class BpfMap(Handle):
 
 def possible_cpus() -> int:
     """Return for how many processors the kernel keeps values: all that there could ever be."""
-    ranges = Path("/sys/devices/system/cpu/possible").read_text().strip().split(",")
-    return max(int(part.rsplit("-", 1)[-1]) for part in ranges) + 1
+    ranges = (part.split("-") for part in Path("/sys/devices/system/cpu/possible").read_text().strip().split(","))
+    return sum(int(numbers[-1]) - int(numbers[0]) + 1 for numbers in ranges)

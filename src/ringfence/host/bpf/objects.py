@@ -104,6 +104,7 @@ class BpfObject:
 
     def set_constant(self, name: str, value: bytes) -> None:
         """Give a constant (``const volatile`` in C) its value; the verifier then knows it, and drops dead branches."""
+        self._check_open()
         place = self._constants()[name]
         if len(value) != place.size:
             raise ValueError(f"{self._path.name}: {name} has {place.size} bytes, not {len(value)}")
@@ -122,6 +123,7 @@ class BpfObject:
         Raises ``ProgramRefused`` with the whole log if the verifier refuses a program, ``HostLacks`` without the
         privilege, ``HostRefused`` for all else. Nothing is left in the kernel then.
         """
+        self._check_open()
         with _listening() as said:
             result = self._library.bpf_object__load(self._pointer)
         if result != 0:
@@ -146,6 +148,10 @@ class BpfObject:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _check_open(self) -> None:
+        if not self._release.alive:
+            raise ValueError(f"the BPF object {self._path} is closed")
 
     def _each(self, kind: str) -> Iterator[tuple[str, int]]:
         following = getattr(self._library, f"bpf_object__next_{kind}")
@@ -173,6 +179,7 @@ class BpfObject:
         return found
 
     def _set(self, function: str, pointer: int, value: int, *, about: str) -> None:
+        self._check_open()
         with _listening() as said:
             result = getattr(self._library, function)(pointer, value)
         if result != 0:

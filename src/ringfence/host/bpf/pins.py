@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 from pathlib import Path
 
 from ringfence.errors import HostLacks, HostRefused
+from ringfence.host.bpf.syscall import REMEDY
 
 ROOT = Path("/sys/fs/bpf")
 
@@ -35,15 +37,29 @@ def is_bpffs(directory: Path) -> bool:
 def mount(root: Path = ROOT) -> None:
     """Mount a bpffs on a directory, if it is in none.
 
-    Raises ``HostLacks`` without the privilege, ``HostRefused`` if the kernel does not do it.
+    Raises ``HostLacks`` without the privilege or the kernel's help, ``HostRefused`` if the kernel does not do it.
     """
     if is_bpffs(root):
         return
+    try:
+        directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise HostLacks(f"there is no {root} to mount a bpffs on", remedy="a kernel with CONFIG_BPF_SYSCALL") from None
+    try:
+        # By one at a time: a second bpffs on top of the first would hide the pins in that.
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        if not is_bpffs(root):
+            _mount(root)
+    finally:
+        os.close(directory)
+
+
+def _mount(root: Path) -> None:
     if _libc.mount(b"bpf", bytes(root), b"bpf", 0, b"mode=0700") == 0:
         return
     number = ctypes.get_errno()
     if number == errno.EPERM:
-        raise HostLacks(f"mounting a bpffs on {root} needs CAP_SYS_ADMIN", remedy="run this as root")
+        raise HostLacks(f"mounting a bpffs on {root} needs CAP_SYS_ADMIN", remedy=REMEDY)
     if number == errno.ENODEV:
         raise HostLacks("this kernel has no bpffs", remedy="a kernel with CONFIG_BPF_SYSCALL")
     raise HostRefused(
@@ -55,7 +71,10 @@ def make_directory(directory: Path) -> None:
     """Make a directory for pins, and those above it, with its bpffs mounted if it is below ``ROOT``."""
     if directory.is_relative_to(ROOT):
         mount()
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except PermissionError:
+        raise HostLacks(f"the directory of pins {directory} cannot be made", remedy=REMEDY) from None
     if not is_bpffs(directory):
         raise HostRefused(f"{directory} is in no bpffs", asked=f"mkdir {directory}", answered="")
 

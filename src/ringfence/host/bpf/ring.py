@@ -25,12 +25,12 @@ _IN_ORDER = frozenset({"x86_64"})  # where the processor keeps loads in order, a
 
 
 class RingReader:
-    """The one reader of a ring buffer; to be used by one thread at a time. The map has to stay open meanwhile."""
+    """The one reader of a ring buffer; to be used by one thread at a time. The map has to stay open."""
 
     def __init__(self, ring: BpfMap) -> None:
         if ring.kind != MapType.RINGBUF:
             raise ValueError(f"the map {ring.name} is no ring buffer")
-        self._descriptor = ring.fd
+        self._ring = ring
         self._size = ring.max_entries
         page = mmap.PAGESIZE
         try:
@@ -48,7 +48,7 @@ class RingReader:
 
     def fileno(self) -> int:
         """Return the descriptor that is readable while there is something to read (level-triggered)."""
-        return self._descriptor
+        return self._ring.fd
 
     def read(self) -> list[bytes]:
         """Return all records that are there now, at most as many as fit the ring; never waits.

@@ -150,6 +150,7 @@ class Handle:
     def close(self) -> None:
         """Give the descriptor back; using the handle afterwards is an error."""
         self._release()
+        self.fd = -1  # the number may be given to something else
 
     def __enter__(self) -> Self:
         return self
