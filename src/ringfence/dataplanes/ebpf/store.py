@@ -196,11 +196,13 @@ class Store:
         cells = {slot * 2 + parity: view for slot, view in fresh.items()}
         behind = {slot: self.views.get(slot, NOTHING) for slot in self.lagging}
         cells.update((slot * 2 + (1 - parity), view) for slot, view in {**behind, **fresh, **coming}.items())
-        self.views.update(fresh)
-        self.lagging = set(coming)
-        self.views.update(coming)
-        self.word = word
-        return Commit(entries, cells, word, flips)
+        commit = Commit(entries, cells, word, flips)
+        if not commit.empty:  # else nothing is written, and what lags behind still does
+            self.views.update(fresh)
+            self.lagging = set(coming)
+            self.views.update(coming)
+            self.word = word
+        return commit
 
     def _place(self, name: str, keys: Iterable[bytes], fresh: dict[int, bytes]) -> Entries:
         """Give slots to keys that have none; their cells say first what is said without them."""
