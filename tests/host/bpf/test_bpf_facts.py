@@ -9,7 +9,7 @@ import pytest
 
 from ringfence.errors import HostLacks
 from ringfence.host import fact
-from ringfence.host.bpf import facts, links, objects, programs, syscall
+from ringfence.host.bpf import facts, libbpf, links, programs, syscall
 from ringfence.host.bpf.maps import BpfMap, MapType
 from ringfence.host.bpf.syscall import Buffer, Command
 from tests.host.bpf.conftest import without_privileges
@@ -109,9 +109,9 @@ def test_a_bpffs_that_can_be_mounted_is_there(
 
 def test_a_missing_libbpf_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """With or without privileges."""
-    monkeypatch.setattr(objects, "LIBRARY", "librf-no-such-thing.so.1")
+    monkeypatch.setattr(libbpf, "LIBRARY", "librf-no-such-thing.so.1")
 
-    found = facts.libbpf()
+    found = facts.library()
 
     assert found.there is False
     assert "librf-no-such-thing.so.1" in found.detail

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.errors import HostLacks, HostRefused, ProgramRefused
-from ringfence.host.bpf import objects
+from ringfence.host.bpf import libbpf
 from ringfence.host.bpf.maps import BpfMap, MapType
 from ringfence.host.bpf.objects import BpfObject
 from ringfence.host.bpf.programs import AttachType, ProgramType
@@ -173,7 +173,7 @@ SEC("netfilter") int rf_strange(struct bpf_nf_ctx *ctx) { return ((struct net_de
 
 def test_a_missing_library_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine without libbpf is told how to get it."""
-    monkeypatch.setattr(objects, "LIBRARY", "librf-no-such-thing.so.1")
+    monkeypatch.setattr(libbpf, "LIBRARY", "librf-no-such-thing.so.1")
 
     with pytest.raises(HostLacks, match="apt-get install libbpf1"):
         BpfObject(tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ringfence.errors import HostLacks
 from ringfence.host import fact
-from ringfence.host.bpf import objects
+from ringfence.host.bpf import libbpf
 from ringfence.host.bpf.links import Family, Hook, NetfilterPlace, TcxPlace, attach_netfilter, attach_tcx
 from ringfence.host.bpf.pins import ROOT
 from ringfence.host.bpf.programs import AttachType, BpfProgram, ProgramType
@@ -73,13 +73,13 @@ def bpffs() -> Fact:
     return Fact(name, use, False, "the kernel knows no file system bpf", "a kernel with CONFIG_BPF_SYSCALL")
 
 
-def libbpf() -> Fact:
+def library() -> Fact:
     """Whether libbpf is installed."""
     try:
-        version = objects.load_library().libbpf_version_string().decode()
+        version = libbpf.load_library().libbpf_version_string().decode()
     except HostLacks as error:
         return Fact("libbpf", _USE, False, error.what, error.remedy)
     return Fact("libbpf", _USE, True, version)
 
 
-PROBES: Sequence[Callable[[], Fact]] = (programs, netfilter_links, tcx_links, btf, bpffs, libbpf)
+PROBES: Sequence[Callable[[], Fact]] = (programs, netfilter_links, tcx_links, btf, bpffs, library)

@@ -3,8 +3,7 @@
 
 Between opening and loading one says what the file leaves open: how large a map is, which map that exists already is to
 be used, of what type a program is whose section libbpf does not know, the values of constants. What was loaded then
-belongs to the caller, map by map and program by program; libbpf keeps nothing. What libbpf wants to print is kept for
-the error instead.
+belongs to the caller, map by map and program by program; libbpf keeps nothing. What libbpf says is in the error.
 """
 
 from __future__ import annotations
@@ -12,34 +11,25 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import functools
-import os
 import struct
-import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ringfence.errors import HostLacks, HostRefused, ProgramRefused, RingfenceError
+from ringfence.errors import HostRefused, ProgramRefused, RingfenceError
+from ringfence.host.bpf.libbpf import listening, load_library, why
 from ringfence.host.bpf.maps import BpfMap
 from ringfence.host.bpf.programs import AttachType, BpfProgram, ProgramType
 from ringfence.host.bpf.syscall import Command, refusal
 
-LIBRARY = "libbpf.so.1"
-REMEDY = "install it: apt-get install libbpf1"
-
-_DEBUG = 2  # bpf/libbpf.h, enum libbpf_print_level
 _LOG_BEGIN, _LOG_END = "-- BEGIN PROG LOAD LOG --\n", "-- END PROG LOAD LOG --"
 
 # linux/btf.h: a type is its name, its kind with a count, and one more word; of a section follow its variables, each
 # with type, offset and size.
 _BTF_KIND_DATASEC = 15
 _CONSTANTS = ".rodata"
-
-_said = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +57,12 @@ class BpfObject:
     def __init__(self, path: Path) -> None:
         self._library = load_library()
         self._path = path
-        with _listening() as said:
+        with listening() as said:
             pointer = self._library.bpf_object__open_file(bytes(path), None)
             number = ctypes.get_errno()
         if not pointer:
             raise HostRefused(
-                f"the BPF object {path} cannot be opened", asked="bpf_object__open_file", answered=_why(said, number)
+                f"the BPF object {path} cannot be opened", asked="bpf_object__open_file", answered=why(said, number)
             )
         self._pointer = pointer
         self._release = weakref.finalize(self, self._library.bpf_object__close, pointer)
@@ -124,7 +114,7 @@ class BpfObject:
         privilege, ``HostRefused`` for all else. Nothing is left in the kernel then.
         """
         self._check_open()
-        with _listening() as said:
+        with listening() as said:
             result = self._library.bpf_object__load(self._pointer)
         if result != 0:
             self.close()
@@ -180,10 +170,10 @@ class BpfObject:
 
     def _set(self, function: str, pointer: int, value: int, *, about: str) -> None:
         self._check_open()
-        with _listening() as said:
+        with listening() as said:
             result = getattr(self._library, function)(pointer, value)
         if result != 0:
-            raise HostRefused(f"{self._path.name}: {about}", asked=function, answered=_why(said, -result))
+            raise HostRefused(f"{self._path.name}: {about}", asked=function, answered=why(said, -result))
 
     def _refused(self, said: list[str], number: int) -> RingfenceError:
         text = "".join(said)
@@ -195,89 +185,12 @@ class BpfObject:
         if number == errno.EPERM:
             return refusal(Command.PROG_LOAD, number, f"the BPF object {self._path} cannot be loaded")
         return HostRefused(
-            f"the BPF object {self._path} cannot be loaded", asked="bpf_object__load", answered=_why(said, number)
+            f"the BPF object {self._path} cannot be loaded", asked="bpf_object__load", answered=why(said, number)
         )
-
-
-def load_library() -> ctypes.CDLL:
-    """Return libbpf with its signatures declared; raises ``HostLacks`` if this machine has none."""
-    return _library(LIBRARY)
-
-
-@functools.cache
-def _library(name: str) -> ctypes.CDLL:
-    try:
-        library = ctypes.CDLL(name, use_errno=True)
-    except OSError:
-        raise HostLacks(f"there is no {name} on this machine", remedy=REMEDY) from None
-    pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
-    signatures: dict[str, tuple[object, ...]] = {
-        "bpf_object__open_file": (pointer, text, pointer),
-        "bpf_object__load": (number, pointer),
-        "bpf_object__close": (None, pointer),
-        "bpf_object__next_map": (pointer, pointer, pointer),
-        "bpf_object__next_program": (pointer, pointer, pointer),
-        "bpf_map__name": (text, pointer),
-        "bpf_map__fd": (number, pointer),
-        "bpf_map__is_internal": (ctypes.c_bool, pointer),
-        "bpf_map__initial_value": (pointer, pointer, ctypes.POINTER(ctypes.c_size_t)),
-        "bpf_map__set_max_entries": (number, pointer, ctypes.c_uint32),
-        "bpf_map__reuse_fd": (number, pointer, number),
-        "bpf_program__name": (text, pointer),
-        "bpf_program__fd": (number, pointer),
-        "bpf_program__set_type": (number, pointer, number),
-        "bpf_program__set_expected_attach_type": (number, pointer, number),
-        "bpf_program__set_autoload": (number, pointer, ctypes.c_bool),
-        "bpf_object__btf": (pointer, pointer),
-        "btf__find_by_name_kind": (ctypes.c_int32, pointer, text, ctypes.c_uint32),
-        "btf__type_by_id": (pointer, pointer, ctypes.c_uint32),
-        "btf__name_by_offset": (text, pointer, ctypes.c_uint32),
-        "libbpf_version_string": (text,),
-        "libbpf_set_print": (pointer, pointer),
-    }
-    for function, (result, *arguments) in signatures.items():
-        getattr(library, function).restype = result
-        getattr(library, function).argtypes = arguments
-    library.libbpf_set_print(ctypes.cast(_listen, pointer))
-    return library
-
-
-_libc = ctypes.CDLL(None)
-_libc.vasprintf.argtypes = (ctypes.POINTER(ctypes.c_void_p), ctypes.c_char_p, ctypes.c_void_p)
-_libc.free.argtypes = (ctypes.c_void_p,)
-
-
-def _hear(level: int, form: bytes, arguments: int) -> int:
-    """Keep what libbpf says for the thread that called it, in place of its way to the standard error output."""
-    heard: list[str] | None = getattr(_said, "heard", None)
-    line = ctypes.c_void_p()
-    if level < _DEBUG and heard is not None and _libc.vasprintf(ctypes.byref(line), form, arguments) >= 0:
-        heard.append(ctypes.string_at(line.value or 0).decode(errors="replace"))
-        _libc.free(line)
-    return 0
-
-
-# A va_list is passed as a pointer on every architecture that is known here, and so it goes on to vasprintf.
-_listen = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_hear)
-
-
-@contextmanager
-def _listening() -> Iterator[list[str]]:
-    heard: list[str] = []
-    _said.heard = heard
-    try:
-        yield heard
-    finally:
-        _said.heard = None
 
 
 def _own(descriptor: int) -> int:
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
-
-
-def _why(said: list[str], number: int) -> str:
-    """Return what libbpf said, or what its error number means."""
-    return "; ".join(line.strip().removeprefix("libbpf: ") for line in said) or os.strerror(number)
 
 
 def _complaint(log: str) -> str:
