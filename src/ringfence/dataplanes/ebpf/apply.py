@@ -11,6 +11,8 @@ force. While both stand there a packet passes only if both let it, and then the 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ringfence.compiler.flat import FlatProgram, PodIdentity, Profile, ProfileId
 from ringfence.compiler.flat_change import FlatChange
 from ringfence.compiler.flat_incremental import KeptFlat
@@ -60,9 +62,10 @@ class EbpfDataplane:
         change = self._flat.change(program)
         followed, self._follows = self._follows, False
         delta = self._rendered(change, self._flat.flat)
+        repaired = self._program is not None and self._store is None
         applied = self._converge(delta if followed else None, self._flat.flat)
         self._program, self._follows = program, True
-        return applied
+        return replace(applied, repaired=repaired)
 
     def drifted(self) -> bool:
         """Tell whether the kernel no longer holds what the last ``apply`` wrote (False before the first).
@@ -71,7 +74,7 @@ class EbpfDataplane:
         """
         if self._program is None or self._store is None or self._instance is None:
             return False
-        if not self._instance.whole() or not self._instance.holds(self._store):
+        if not self._place.whole(self._instance) or not self._instance.holds(self._store):
             self._store = None
             return True
         self._forget_pods(self._program, self._store)
@@ -112,11 +115,9 @@ class EbpfDataplane:
     def _converge(self, delta: Delta | None, flat: FlatProgram) -> Applied:
         """Commit a change, or where that is not known, whatever differs from what is there."""
         if self._store is None:
-            self._instance = self._place.adopt()
-            self._store = None if self._instance is None else self._instance.read()
-            self._quiet.begin()  # whoever wrote it may have done so a moment ago
+            self._look()
             delta = None
-        if self._instance is None or self._store is None or not self._instance.whole():
+        if self._instance is None or self._store is None:
             return self._build(flat)
         if delta is None:
             delta = self._store.difference(render(flat))
@@ -129,6 +130,16 @@ class EbpfDataplane:
         except BaseException:
             self._store = None
             raise
+
+    def _look(self) -> None:
+        """Find out what is there. An instance that somebody took off its hooks is put aside, and built anew."""
+        if self._instance is not None:
+            self._instance.close()
+        self._instance = self._place.adopt()
+        self._quiet.begin()  # whoever wrote it may have done so a moment ago
+        if self._instance is not None:
+            self._place.track_connections()
+            self._store = self._instance.read() if self._place.whole(self._instance) else None
 
     def _write(self, instance: Instance, store: Store, delta: Delta) -> Applied:
         commit = store.plan(delta)

@@ -134,6 +134,11 @@ class Instance:
         pinned = set(pins.listing(self.folder)) if self.folder is not None else set()
         return all(name in self.links and LINK + name in pinned for name in HOOKS)
 
+    def attached(self, namespace: int) -> bool:
+        """Tell whether the filter is still at every hook: somebody may have taken it away, and left the pins."""
+        with netns.entered(namespace):
+            return all(link.attached(self.programs[FILTER]) for link in self.links.values())
+
     def attach(self, namespace: int) -> None:
         """Attach the filter at every hook, all at the first priority that is free at all of them."""
         refused: HostRefused | None = None

@@ -40,6 +40,7 @@ class Place:
         # A namespace that has a link of ours is alive, and no other has its number.
         self.folder = folder / f"net-{os.fstat(self._namespace).st_ino}"
         self._nft = Nft()
+        self._tracked_at: int | None = None  # nftables' generation at which connections were last seen to be tracked
 
     def adopt(self) -> Instance | None:
         """Return the latest finished instance of our own version, None if there is none."""
@@ -56,7 +57,7 @@ class Place:
 
     def put_in_force(self, made: Instance, *, instead_of: Instance | None) -> None:
         """Attach and pin an instance, then take all others away."""
-        self._track_connections()
+        self.track_connections()
         names = self._names()
         number = 1 + max((_number(name) for name in names), default=0)
         made.attach(self._namespace)
@@ -65,6 +66,15 @@ class Place:
             instead_of.destroy()
         for name in names:
             instance.destroy(self.folder / name)
+
+    def whole(self, put: Instance) -> bool:
+        """Tell whether an instance is at its hooks, and the kernel tracks the connections that it judges by."""
+        if not put.whole() or not put.attached(self._namespace):
+            return False
+        generation = self._nft.generation()
+        if generation != self._tracked_at and TRACKING in self._nft.listing("tables inet"):
+            self._tracked_at = generation if "ct state" in self._nft.listing(f"table inet {TRACKING}") else None
+        return generation == self._tracked_at
 
     def clear(self) -> None:
         """Take every instance away, whatever made it."""
@@ -86,7 +96,8 @@ class Place:
             return []
         return sorted(names, key=_number, reverse=True)
 
-    def _track_connections(self) -> None:
+    def track_connections(self) -> None:
+        """Have the kernel track the connections of this namespace."""
         self._nft.run(_TRACK)
 
 
