@@ -21,11 +21,12 @@ demo: $(STAMP) ## the walk-through with real packets: a policy, a time-out, a la
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ringfence demo
 
 .PHONY: check
-check: $(STAMP) ## format, lint, types, imports
+check: $(STAMP) ## format, lint, types, imports, the C program
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	tools/check-ebpf
 
 .PHONY: test
 test: $(STAMP) ## all tests, with branch coverage

@@ -12,10 +12,10 @@ struct question {
 	__u64 now;
 	struct address6 client; /* an IPv4 address in the first word, the others 0 */
 	struct address6 server;
-	__u16 port;      /* the server's, in host order; 0 if the protocol has none */
+	__u16 port; /* the server's, in host order; 0 if the protocol has none */
 	__u8 protocol;
-	__u8 family;     /* 4 or 6 */
-	__u8 asked;      /* whose rules: ASK_... */
+	__u8 family; /* 4 or 6 */
+	__u8 asked;  /* whose rules: ASK_... */
 	__u8 hook;
 	bool by_address; /* whether an address of the node is told by its cell (else the hook knows) */
 };
@@ -64,8 +64,8 @@ static __always_inline const struct view *view_of(__u32 slot, __u64 now)
 	return bpf_map_lookup_elem(&rf_cells, &index);
 }
 
-static __always_inline __u64 atom_of(const struct address6 *address, __u8 family, __u32 slot,
-				     const struct view *view, __u64 now)
+static __always_inline __u64 atom_of(const struct address6 *address, __u8 family, __u32 slot, const struct view *view,
+				     __u64 now)
 {
 	const struct view *block;
 
@@ -96,9 +96,9 @@ static __always_inline void decide(const struct question *question, __u64 rulese
 	if (!pair)
 		return;
 	if (pair->flags & PAIR_TRAFFIC) {
-		struct traffic_key exact = {
-			.profile = pair->profile, .protocol = question->protocol, .port = question->port
-		};
+		struct traffic_key exact = { .profile = pair->profile,
+					     .protocol = question->protocol,
+					     .port = question->port };
 
 		decision = bpf_map_lookup_elem(&rf_traffic, &exact);
 	}
@@ -158,7 +158,8 @@ static __always_inline bool judge(const struct question *question, struct verdic
 	if (ingress) {
 		verdict->slot = server_slot;
 		verdict->direction = DIRECTION_INGRESS;
-		decide(question, server->ingress, atom_of(&question->client, family, client_slot, client, now), verdict);
+		decide(question, server->ingress, atom_of(&question->client, family, client_slot, client, now),
+		       verdict);
 		if (!verdict->allowed)
 			return false;
 	}

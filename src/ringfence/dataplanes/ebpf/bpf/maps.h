@@ -12,10 +12,10 @@
 #include "kernel.h"
 
 /* rf_now: generation << 8 | settings */
-#define SETTING_KEEP_ESTABLISHED 1  /* open connections stay open whatever policy says now */
-#define SETTING_NODE_PROBES_DENY 2  /* the node's own addresses are judged like any */
-#define SETTING_OWN_NODE_ALLOW 4    /* a pod always reaches its own node */
-#define SETTING_REPORT_ALLOWS 8     /* events for allowed connections too */
+#define SETTING_KEEP_ESTABLISHED 1 /* open connections stay open whatever policy says now */
+#define SETTING_NODE_PROBES_DENY 2 /* the node's own addresses are judged like any */
+#define SETTING_OWN_NODE_ALLOW 4   /* a pod always reaches its own node */
+#define SETTING_REPORT_ALLOWS 8    /* events for allowed connections too */
 
 struct now {
 	__u64 word;
@@ -35,8 +35,8 @@ struct {
 struct view {
 	__u64 ingress; /* the ruleset of its pod's ingress, if that is isolated */
 	__u64 egress;
-	__u64 atom;    /* which peer sets cover it */
-	__u64 pod;     /* which pod of this node it belongs to */
+	__u64 atom; /* which peer sets cover it */
+	__u64 pod;  /* which pod of this node it belongs to */
 	__u64 flags;
 };
 
@@ -100,7 +100,7 @@ struct pair_key {
 	__u64 atom;
 };
 
-#define PAIR_ALLOWS 1 /* what rf_traffic and rf_ranges have no entry for is allowed */
+#define PAIR_ALLOWS 1  /* what rf_traffic and rf_ranges have no entry for is allowed */
 #define PAIR_TRAFFIC 2 /* the profile has entries in rf_traffic */
 #define PAIR_RANGES 4  /* the profile has entries in rf_ranges */
 
@@ -180,9 +180,9 @@ struct {
 /* Reports */
 
 enum reason {
-	REASON_RULE = 0,          /* a rule decided */
-	REASON_NO_RULE = 1,       /* the pod is isolated and no rule matches */
-	REASON_NO_CONNECTION = 2, /* the connection tracker has none for the packet */
+	REASON_RULE = 0,           /* a rule decided */
+	REASON_NO_RULE = 1,        /* the pod is isolated and no rule matches */
+	REASON_NO_CONNECTION = 2,  /* the connection tracker has none for the packet */
 	REASON_MID_CONNECTION = 3, /* it lost the connection's beginning, and the other end may have opened it */
 	REASON_UNPARSABLE = 4,
 	REASONS = 8,

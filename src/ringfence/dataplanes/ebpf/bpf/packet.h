@@ -27,14 +27,14 @@ extern int bpf_dynptr_from_skb(struct sk_buff *skb, __u64 flags, struct bpf_dynp
 #define ND_LAST 137
 
 struct packet {
-	__u32 transport;  /* where the header above IP begins */
+	__u32 transport; /* where the header above IP begins */
 	__u8 protocol;
 	__u8 hop_limit;
-	bool readable;    /* protocol, transport and ports are known */
-	bool opens;       /* as far as the packet tells, it may be the first of a connection */
-	bool discovers;   /* IPv6 neighbour discovery from the same link */
+	bool readable;  /* protocol, transport and ports are known */
+	bool opens;     /* as far as the packet tells, it may be the first of a connection */
+	bool discovers; /* IPv6 neighbour discovery from the same link */
 	__u16 source_port;
-	__u16 port;       /* of the destination, in host order; 0 if the protocol has none */
+	__u16 port; /* of the destination, in host order; 0 if the protocol has none */
 };
 
 /* Where a packet is read from. Which one is known when this is compiled: the verifier sees one way only. */
