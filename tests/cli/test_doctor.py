@@ -4,10 +4,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ringfence.cli.main import run
+from ringfence.dataplanes.ebpf import build
 from ringfence.dataplanes.nftables.probe import probe
 from ringfence.host import nft
 
@@ -40,6 +42,22 @@ def test_without_privileges_the_remedy_is_said() -> None:
     assert "remedy: run as root" in done.stdout
     assert "Not ready: nftables" in done.stdout
     assert "ringfence lab up --network-policy memory" in done.stdout
+
+
+def test_a_machine_that_cannot_compile_is_told_how_it_could(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a compiled eBPF program and without a compiler: the packages that bring one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setenv("PATH", "")
+
+    run(["doctor", "-o", "json"])
+
+    found = {fact["name"]: fact for fact in json.loads(capsys.readouterr().out)["facts"]}
+    assert found["eBPF object"]["answer"] == "no"
+    assert found["eBPF object"]["detail"] == "the eBPF program is not compiled: there is no clang on this machine"
+    assert found["eBPF object"]["remedy"] == build.REMEDY
 
 
 def test_every_lack_comes_with_its_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,8 @@ def command(output: str) -> int:
     """Say what this machine can run, what it lacks, and the remedy for each lack.
 
     The exit code is 0 if the engine that a lab takes by default can run, 1 otherwise. Nothing is changed: what has to
-    be tried is tried in a network namespace of its own that is gone afterwards.
+    be tried is tried in a network namespace of its own that is gone afterwards. The eBPF program is kept if it had to
+    be compiled.
 
     \b
     Examples:
@@ -31,10 +32,11 @@ def command(output: str) -> int:
       ringfence doctor -o json
     """
     from ringfence.dataplanes.base import Answer
+    from ringfence.dataplanes.ebpf.probe import compiled
     from ringfence.dataplanes.registry import ENGINES
     from ringfence.host import facts
 
-    found = facts.gather()
+    found = [*facts.gather(), compiled()]
     probes = {name: engine.probe() for name, engine in ENGINES.items()}
     default = next(iter(ENGINES))
     ready = probes[default].answer is Answer.YES

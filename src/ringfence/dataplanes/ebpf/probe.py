@@ -6,8 +6,10 @@ from __future__ import annotations
 from ringfence.compiler.program import empty_program
 from ringfence.dataplanes.base import Answer, Probe
 from ringfence.dataplanes.ebpf.apply import EbpfDataplane
+from ringfence.dataplanes.ebpf.build import object_path
 from ringfence.errors import HostLacks, HostRefused
 from ringfence.host import netns
+from ringfence.host.fact import Fact
 
 
 def probe() -> Probe:
@@ -28,3 +30,12 @@ def probe() -> Probe:
     except HostRefused as error:
         return Probe(Answer.NO, str(error))
     return Probe(Answer.YES, "loads its programs, and the kernel runs them at netfilter's hooks")
+
+
+def compiled() -> Fact:
+    """Whether the C program is compiled, or can be: tried, and kept for the engine's first use."""
+    name, use = "eBPF object", "the ebpf engine"
+    try:
+        return Fact(name, use, True, str(object_path()))
+    except HostLacks as error:
+        return Fact(name, use, False, error.what, error.remedy)
