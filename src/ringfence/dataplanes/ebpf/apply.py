@@ -11,6 +11,8 @@ force. While both stand there a packet passes only if both let it, and then the 
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ringfence.compiler.flat import FlatProgram, PodIdentity, Profile, ProfileId
@@ -20,11 +22,13 @@ from ringfence.compiler.program import Program
 from ringfence.dataplanes.base import Applied
 from ringfence.dataplanes.ebpf.changes import render_change
 from ringfence.dataplanes.ebpf.decode import decode
-from ringfence.dataplanes.ebpf.instance import Instance
-from ringfence.dataplanes.ebpf.layout import pack_id
+from ringfence.dataplanes.ebpf.events import Reporting
+from ringfence.dataplanes.ebpf.instance import COUNTERS, EVENTS, Instance
+from ringfence.dataplanes.ebpf.layout import REPORT_ALLOWS, pack_id
 from ringfence.dataplanes.ebpf.place import Place
 from ringfence.dataplanes.ebpf.render import NODE, PODS, pod_entry, render
 from ringfence.dataplanes.ebpf.store import Commit, Delta, Store, sizes_for
+from ringfence.dataplanes.verdicts import VerdictEvent, VerdictKind
 from ringfence.host.quiesce import Quiet
 
 MUCH_UNUSED = 4096
@@ -46,8 +50,12 @@ class EbpfDataplane:
         self._flat: KeptFlat | None = None
         self._follows = False  # whether the tables hold what ``_flat`` says
         self._profiles: dict[ProfileId, Profile] = {}  # all of ``_flat``, and those that it has let go meanwhile
+        self._alone = False  # whether no other instance is known to be in force
         self._program: Program | None = None  # the last that was put in force whole
         self._quiet = Quiet()
+        self._lock = threading.Lock()
+        self._reporting = Reporting()
+        self._extra = 0  # settings of ``rf_now`` that are not the program's
 
     def apply(self, program: Program) -> Applied:
         """Put a program in force, whole; without a commit if it is already.
@@ -55,6 +63,10 @@ class EbpfDataplane:
         Raises ``Unsupported``, ``HostRefused`` or ``HostLacks``; the old program then stays, and the next ``apply``
         finds by itself what is there.
         """
+        with self._lock:
+            return self._apply(program)
+
+    def _apply(self, program: Program) -> Applied:
         if program == self._program and self._store is not None and self._follows:
             return Applied(transactions=0)
         if self._flat is None or self._flat.flat.node != program.node:
@@ -65,6 +77,7 @@ class EbpfDataplane:
         repaired = self._program is not None and self._store is None
         applied = self._converge(delta if followed else None, self._flat.flat)
         self._program, self._follows = program, True
+        self._stand_alone()
         return replace(applied, repaired=repaired)
 
     def drifted(self) -> bool:
@@ -72,6 +85,10 @@ class EbpfDataplane:
 
         Also the moment to take out what no program needs any more.
         """
+        with self._lock:
+            return self._drifted()
+
+    def _drifted(self) -> bool:
         if self._program is None or self._store is None or self._instance is None:
             return False
         if not self._place.whole(self._instance) or not self._instance.holds(self._store):
@@ -80,6 +97,25 @@ class EbpfDataplane:
         self._forget_pods(self._program, self._store)
         self._tidy(self._instance, self._store)
         return False
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable while there are events (``verdicts.Reports``)."""
+        return self._reporting.fileno()
+
+    def read(self) -> list[VerdictEvent]:
+        """Return the events that there are."""
+        return self._reporting.read()
+
+    def verdict_counts(self) -> Mapping[VerdictKind, int]:
+        """Return how often each kind of verdict was given."""
+        return self._reporting.counts()
+
+    def report_allows(self, wanted: bool) -> None:  # noqa: FBT001 - as ``Reports`` has it
+        """Report allowed connections as well, or no more."""
+        with self._lock:
+            self._extra = REPORT_ALLOWS if wanted else 0
+            if self._instance is not None and self._store is not None:
+                self._write(self._instance, self._store, Delta(self._store.word & 255 & ~REPORT_ALLOWS, {}, {}, {}))
 
     def observe(self) -> FlatProgram | None:
         """Return the flattened program that the kernel holds, None if there is none of ours."""
@@ -93,16 +129,18 @@ class EbpfDataplane:
 
     def remove(self) -> None:
         """Take everything of ours out of the kernel: from then on every packet passes."""
-        self._instance = self._store = self._program = None
-        self._follows = False
-        self._place.clear()
+        with self._lock:
+            self._take(None)
+            self._program, self._follows = None, False
+            self._place.clear()
 
     def close(self) -> None:
         """Give back what this process holds. What is pinned stays in force."""
-        if self._instance is not None:
-            self._instance.close()
-        self._instance = self._store = self._program = None
-        self._place.close()
+        with self._lock:
+            self._take(None)
+            self._program, self._follows = None, False
+            self._reporting.close()
+            self._place.close()
 
     def _rendered(self, change: FlatChange, flat: FlatProgram) -> Delta:
         come = {profile_id: profile for profile_id, profile in change.profiles.items() if profile is not None}
@@ -133,16 +171,14 @@ class EbpfDataplane:
 
     def _look(self) -> None:
         """Find out what is there. An instance that somebody took off its hooks is put aside, and built anew."""
-        if self._instance is not None:
-            self._instance.close()
-        self._instance = self._place.adopt()
+        self._take(self._place.adopt())
         self._quiet.begin()  # whoever wrote it may have done so a moment ago
         if self._instance is not None:
             self._place.track_connections()
             self._store = self._instance.read() if self._place.whole(self._instance) else None
 
     def _write(self, instance: Instance, store: Store, delta: Delta) -> Applied:
-        commit = store.plan(delta)
+        commit = store.plan(replace(delta, settings=delta.settings | self._extra))
         if commit.empty:
             return Applied(transactions=0)
         self._quiet.wait()
@@ -151,21 +187,38 @@ class EbpfDataplane:
         return _applied(commit, delta)
 
     def _build(self, flat: FlatProgram) -> Applied:
-        """Build a new instance for a program, beside the one that is in force, which then goes."""
+        """Build a new instance for a program, beside the one that is in force."""
         image = render(flat)
         made = self._place.make(sizes_for(image))
         try:
             store = made.read()
             delta = store.difference(image)
-            commit = store.plan(delta)
+            commit = store.plan(replace(delta, settings=delta.settings | self._extra))
             made.write(commit)
-            self._place.put_in_force(made, instead_of=self._instance)
+            self._place.put_in_force(made)
         except BaseException:
             made.destroy()
             raise
-        self._instance, self._store = made, store
+        self._take(made)
+        self._store = store
         self._quiet.begin()
         return _applied(commit, delta)
+
+    def _take(self, instance: Instance | None) -> None:
+        """Let go of the instance that was held, for another one or for none."""
+        if instance is None:
+            self._reporting.leave()
+        else:
+            self._reporting.follow(instance.maps[EVENTS], instance.maps[COUNTERS])
+        if self._instance is not None:
+            self._instance.close()
+        self._instance, self._store, self._alone = instance, None, False
+
+    def _stand_alone(self) -> None:
+        """Take away what else is in force here: earlier instances, which this one has taken the place of."""
+        if not self._alone and self._instance is not None:
+            self._place.leave_only(self._instance)
+            self._alone = True
 
     def _forget_pods(self, program: Program, store: Store) -> None:
         pods = {PodIdentity(entry.pod, entry.uid) for entry in program.endpoints}

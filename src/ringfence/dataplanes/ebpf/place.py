@@ -55,17 +55,18 @@ class Place:
         """Return a new instance, which is not in force yet."""
         return instance.load(object_path(), sizes)
 
-    def put_in_force(self, made: Instance, *, instead_of: Instance | None) -> None:
-        """Attach and pin an instance, then take all others away."""
+    def put_in_force(self, made: Instance) -> None:
+        """Attach and pin an instance, beside all others."""
         self.track_connections()
-        names = self._names()
-        number = 1 + max((_number(name) for name in names), default=0)
+        number = 1 + max(map(_number, self._names()), default=0)
         made.attach(self._namespace)
         made.pin(self.folder / f"{object_version()}-{number}")
-        if instead_of is not None:
-            instead_of.destroy()
-        for name in names:
-            instance.destroy(self.folder / name)
+
+    def leave_only(self, kept: Instance) -> None:
+        """Take all other instances away, finished or not."""
+        for name in self._names():
+            if self.folder / name != kept.folder:
+                instance.destroy(self.folder / name)
 
     def whole(self, put: Instance) -> bool:
         """Tell whether an instance is at its hooks, and the kernel tracks the connections that it judges by."""
