@@ -7,7 +7,7 @@ from ringfence.compiler.flatten import flatten
 from ringfence.dataplanes.ebpf.layout import VIEW_SIZE
 from ringfence.dataplanes.ebpf.render import Image, render
 from ringfence.dataplanes.ebpf.store import Store, sizes_for, slot_number, table_of_address
-from tests.dataplanes.nftables.nft_router import Allow, egress, ingress, make_program
+from tests.dataplanes.router import Allow, egress, ingress, make_program
 
 BEFORE = render(flatten(make_program(ingress("server", Allow(("client",)))), "ebpf"))
 AFTER = render(flatten(make_program(ingress("server", Allow(("other",)))), "ebpf"))

@@ -16,7 +16,7 @@ from ringfence.dataplanes.nftables.render import render
 from ringfence.errors import HostRefused
 from ringfence.host.nft_elements import Element, ElementChange
 from ringfence.model.settings import Established, Settings
-from tests.dataplanes.nftables.nft_router import Allow, Router, egress, ingress, make_program
+from tests.dataplanes.router import Allow, Router, egress, ingress, make_program
 
 pytestmark = pytest.mark.kernel
 
@@ -70,7 +70,7 @@ def test_a_fresh_process_adopts_what_is_in_force(router: Router) -> None:
 def test_a_kill_between_transactions_leaves_the_old_or_the_new_verdicts(router: Router) -> None:
     """After any prefix of the plan one whole program is in force, and the next process completes and tidies."""
     router.dataplane.apply(CLIENT)
-    plan = router.dataplane.plan(OTHER)
+    plan = router.nftables.plan(OTHER)
 
     for steps in range(len(plan.transactions) + 1):
         NftablesDataplane(router.nft).apply(CLIENT)
@@ -87,7 +87,7 @@ def test_a_kill_between_transactions_leaves_the_old_or_the_new_verdicts(router: 
 def test_a_killed_apply_can_be_taken_back(router: Router, steps: int) -> None:
     """If the program changed back meanwhile, what the killed apply left is deleted, or left behind by the switch."""
     router.dataplane.apply(CLIENT)
-    for transaction in router.dataplane.plan(OTHER).transactions[:steps]:
+    for transaction in router.nftables.plan(OTHER).transactions[:steps]:
         router.nft.run(transaction.text)
 
     NftablesDataplane(router.nft).apply(CLIENT)

@@ -14,7 +14,7 @@ import pytest
 from ringfence.dataplanes.nftables import layout
 from ringfence.dataplanes.nftables.render import render
 from ringfence.model.policy import Action
-from tests.dataplanes.nftables.nft_router import SOON, Allow, Router, address, egress, ingress, make_program
+from tests.dataplanes.router import SOON, Allow, Router, address, egress, ingress, make_program
 
 pytestmark = pytest.mark.kernel
 

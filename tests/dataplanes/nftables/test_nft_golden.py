@@ -14,7 +14,7 @@ from ringfence.dataplanes.nftables.render import render
 from ringfence.host import netns
 from ringfence.host.nft import Nft
 from ringfence.model.policy import Action
-from tests.dataplanes.nftables.nft_router import Allow, egress, ingress, make_program
+from tests.dataplanes.router import Allow, egress, ingress, make_program
 
 GOLDEN = Path(__file__).with_name("golden")
 

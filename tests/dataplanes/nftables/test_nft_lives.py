@@ -23,8 +23,8 @@ from ringfence.dataplanes.nftables.plan import in_force, make_plan
 from ringfence.dataplanes.nftables.render import Memory, render
 from ringfence.model.addresses import Address, Network
 from tests.dataplanes.nftables.nft_machine import moments, verdicts
-from tests.dataplanes.nftables.nft_router import Allow, ingress, make_program
 from tests.dataplanes.nftables.test_nft_moments import EXPRESSIONS, FLOWS, PODS, edits, programs
+from tests.dataplanes.router import Allow, ingress, make_program
 
 # What an expression says stays: its id is a digest of it. The third has no selectors, the last leaves nothing out.
 NETWORKS: dict[str, tuple[str, ...]] = dict(

@@ -19,7 +19,7 @@ from ringfence.dataplanes.nftables.render import render
 from ringfence.dataplanes.nftables.steps import steps
 from ringfence.errors import HostRefused
 from ringfence.host.nft_elements import ElementChange
-from tests.dataplanes.nftables.nft_router import Allow, Router, egress, ingress, make_program
+from tests.dataplanes.router import Allow, Router, egress, ingress, make_program
 
 pytestmark = pytest.mark.kernel
 
@@ -63,7 +63,7 @@ def test_a_change_that_is_refused_for_long_can_still_be_made(router: Router, mon
 def test_a_start_tidies_up_in_one_go_after_a_kill(router: Router, made: int) -> None:
     """Chains that judge by old and new rules are used if they are there, and deleted once."""
     router.dataplane.apply(ONE)
-    plan = router.dataplane.plan(TWO)
+    plan = router.nftables.plan(TWO)
     assert "both" in str(plan)
     assert len(plan.transactions) > made
     for transaction in plan.transactions[:made]:
@@ -77,7 +77,7 @@ def test_a_start_tidies_up_in_one_go_after_a_kill(router: Router, made: int) -> 
 def test_a_chain_of_a_killed_agent_is_not_trusted(router: Router) -> None:
     """Somebody emptied the chain that judges by old and new rules, which a start would use again."""
     router.dataplane.apply(ONE)
-    create = router.dataplane.plan(TWO).transactions[0].text
+    create = router.nftables.plan(TWO).transactions[0].text
     router.nft.run(create)
     both = next(line.split()[4] for line in create.splitlines() if "add chain inet ringfence both-" in line)
     router.nft.run(f"flush chain inet ringfence {both}")
@@ -155,7 +155,7 @@ def test_a_change_that_somebody_made_for_us_hides_nothing(router: Router, monkey
         for peers in (("client",), ("client", "other"))
     )
     router.dataplane.apply(few)
-    (grow,) = router.dataplane.plan(more).transactions
+    (grow,) = router.nftables.plan(more).transactions
     change_elements = router.nft.change_elements
 
     def late(changes: Iterable[ElementChange]) -> None:

@@ -12,7 +12,7 @@ from ringfence.dataplanes.nftables.observe import Observed
 from ringfence.dataplanes.nftables.plan import Obstacle, make_plan
 from ringfence.dataplanes.nftables.render import render
 from ringfence.model.policy import Action
-from tests.dataplanes.nftables.nft_router import Allow, egress, ingress, make_program
+from tests.dataplanes.router import Allow, egress, ingress, make_program
 
 MANY = tuple(f"10.77.{i // 250}.{i % 250 + 1}" for i in range(1000))
 BLOCKS = tuple(f"198.{18 + i // 256}.{i % 256}.0/28" for i in range(500))

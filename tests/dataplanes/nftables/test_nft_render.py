@@ -16,7 +16,7 @@ from ringfence.dataplanes.nftables.render import Memory, render
 from ringfence.dataplanes.nftables.rulesets import no_rule
 from ringfence.errors import Unsupported
 from ringfence.model.policy import Action, Direction, ObjectRef, listed
-from tests.dataplanes.nftables.nft_router import Allow, egress, ingress, make_program
+from tests.dataplanes.router import Allow, egress, ingress, make_program
 
 
 def test_the_order_in_which_a_program_was_put_together_does_not_show() -> None:

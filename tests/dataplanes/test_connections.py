@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from ringfence.compiler.program import Program
-from tests.dataplanes.nftables.nft_router import (
+from tests.dataplanes.router import (
     SOON,
     Allow,
     Router,

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from ringfence.compiler.program import empty_program
-from tests.dataplanes.nftables.nft_router import (
+from tests.dataplanes.router import (
     Allow,
     Router,
     address,

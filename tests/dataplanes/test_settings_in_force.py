@@ -11,7 +11,7 @@ import pytest
 
 from ringfence.compiler.program import Program
 from ringfence.model.settings import Established, NodeProbes, OwnNodeEgress, Settings
-from tests.dataplanes.nftables.nft_router import (
+from tests.dataplanes.router import (
     SOON,
     Allow,
     Router,

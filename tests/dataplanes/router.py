@@ -19,6 +19,7 @@ import select
 import socket
 import struct
 import time
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ from ringfence.compiler.program import (
     Ruleset,
     RulesetId,
 )
+from ringfence.dataplanes.base import Dataplane
+from ringfence.dataplanes.ebpf.apply import EbpfDataplane
 from ringfence.dataplanes.nftables.apply import NftablesDataplane
 from ringfence.host import netns, process
 from ringfence.host.nft import Nft
@@ -54,10 +57,21 @@ def address(who: str, version: int) -> str:
     return f"10.9.{link}.{end}" if version == 4 else f"fd09:{link}::{end}"
 
 
+class Engine(Dataplane, typing.Protocol):
+    """A dataplane that holds something open."""
+
+    def close(self) -> None:
+        """Give it back."""
+        ...
+
+
+_ENGINES: dict[str, Callable[[Nft], Engine]] = {"nftables": NftablesDataplane, "ebpf": lambda _: EbpfDataplane()}
+
+
 class Router:
     """The namespaces, and sockets in them."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, engine: str = "nftables") -> None:
         self.netns = {who: f"rf-{name}-{who}" for who in ("router", *PODS)}
         for namespace in self.netns.values():
             netns.delete(namespace)
@@ -70,7 +84,7 @@ class Router:
                 Path("/proc/sys/net", setting).write_text("1")
             process.run(["ip", "-batch", "-"], stdin="".join(map(self._link, PODS)))
             self.nft = Nft()
-            self.dataplane = NftablesDataplane(self.nft)
+            self.dataplane = _ENGINES[engine](self.nft)
         for who in PODS:
             with netns.enter(self.netns[who]):
                 process.run(["ip", "-batch", "-"], stdin=self._inside(who))
@@ -95,8 +109,15 @@ class Router:
             f"route add default via fd09:{number}::1\n"
         )
 
+    @property
+    def nftables(self) -> NftablesDataplane:
+        """The dataplane, where it is known to be this one."""
+        assert isinstance(self.dataplane, NftablesDataplane)
+        return self.dataplane
+
     def destroy(self) -> None:
         """Take the namespaces away."""
+        self.dataplane.remove()
         self.dataplane.close()
         for namespace in self.netns.values():
             netns.delete(namespace)
