@@ -14,6 +14,7 @@ from ringfence.agent.podgate import Ground
 from ringfence.cli.agent import command
 from ringfence.cli.lab import command as lab
 from ringfence.cli.settings import settings_options
+from ringfence.dataplanes.verdicts import Reason
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "agent.md").read_text()
 OPTIONS = [option for each in command.params for option in each.opts if option.startswith("--")]
@@ -24,9 +25,9 @@ METRICS = sorted(
 )
 
 
-@pytest.mark.parametrize("name", [*OPTIONS, *METRICS, *(ground.value for ground in Ground)])
+@pytest.mark.parametrize("name", [*OPTIONS, *METRICS, *(ground.value for ground in Ground), *(r.value for r in Reason)])
 def test_document_names_everything(name: str) -> None:
-    """An option, a metric or a ground that nobody can read about does not exist."""
+    """An option, a metric, a ground or a reason that nobody can read about does not exist."""
     assert re.search(rf"`[^`]*{re.escape(name)}\b", DOCUMENT)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from ringfence.compiler.compile import compile_program
 from ringfence.compiler.program import Program
 from ringfence.kube.changes import Listed, Removed, Upserted
 from ringfence.model import persistent
+from ringfence.model.cluster import Cluster, PodKey
 
 NODE = "n1"
 
@@ -152,14 +154,23 @@ def states(draw: st.DrawFn) -> State:
     return reconcile(State(NODE), [listed(kind, each) for kind, each in objects.items()]).state
 
 
+def plain_cluster(state: State) -> Cluster:
+    """Return the cluster that there is."""
+    objects = state.objects
+    return build_cluster(objects[Kind.NAMESPACES].values(), objects[Kind.NODES].values(), objects[Kind.PODS].values())
+
+
 def plain(state: State) -> Program:
     """Compile everything there is."""
-    objects = state.objects
-    cluster = build_cluster(
-        objects[Kind.NAMESPACES].values(), objects[Kind.NODES].values(), objects[Kind.PODS].values()
-    )
-    wanted = policy_set(each.lowered.policy for each in objects[Kind.POLICIES].values())
-    return compile_program(cluster, wanted, state.node, state.settings)
+    wanted = policy_set(each.lowered.policy for each in state.objects[Kind.POLICIES].values())
+    return compile_program(plain_cluster(state), wanted, state.node, state.settings)
+
+
+def holders(state: State) -> dict[str, PodKey]:
+    """Return which pods the workshop finds under the addresses that there may be."""
+    assert state.workshop is not None
+    found = ((address, state.workshop.holder(ip_address(address))) for address in ADDRESSES)
+    return {address: pod.key for address, pod in found if pod is not None}
 
 
 @settings(max_examples=60, deadline=None)
@@ -173,6 +184,8 @@ def test_every_step_arrives_at_the_program_of_its_objects(state: State, batches:
         programs.append(plain(state))
 
         assert state.program == programs[-1]
+        cluster = plain_cluster(state)
+        assert holders(state) == {a: pod.key for a in ADDRESSES if (pod := cluster.endpoint_at(ip_address(a)))}
     for batch in batches[again : again + 2]:
         older = reconcile(states[min(again, len(states) - 1)], batch).state
 

@@ -19,6 +19,7 @@ from ringfence.agent.standing import Stage, Standing
 from ringfence.compiler.program import Program
 from ringfence.dataplanes.base import Applied, Dataplane
 from ringfence.errors import HostLacks, HostRefused, RingfenceError
+from ringfence.model.policy import listed
 
 R = TypeVar("R")
 
@@ -192,6 +193,5 @@ def _now() -> float:
 
 def _policies(program: Program) -> str:
     """Name the policies that a program comes from: those that somebody has to look at if it is refused."""
-    objects = {str(rule.origin.object) for ruleset in program.rulesets for rule in ruleset.rules}
-    shown = sorted(objects)[:10]
-    return ", ".join(shown) + (f" and {len(objects) - len(shown)} more" if len(objects) > len(shown) else "")
+    refs = sorted({ref for ruleset in program.rulesets for ref in ruleset.policies})
+    return listed(refs, 10) if refs else "none"

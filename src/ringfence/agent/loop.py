@@ -4,8 +4,10 @@
 ::
 
     reflectors (4) --> queue --> reconcile --> Enforcer --> dataplane
-                                    |             |
-                                 Reporter      Standing --> gate, readiness
+                                    |             |            |
+                                 Reporter      Standing    VerdictLog
+                                                  |
+                                          gate, readiness
 
 A change that comes alone is taken up at once. Changes that come while a step runs wait and are taken up together
 (policies and the cluster one after the other: ``batches``), and a loop that is never idle rests between steps as long
@@ -31,8 +33,10 @@ from ringfence.agent.metrics import Metrics
 from ringfence.agent.reconcile import Event, Kind, State, Step, decode, local_pods, reconcile
 from ringfence.agent.reports import Reporter
 from ringfence.agent.standing import Stage, Standing
+from ringfence.agent.verdictlog import VerdictLog
 from ringfence.apis.core import Pod
 from ringfence.dataplanes.base import Dataplane
+from ringfence.dataplanes.verdicts import Reports
 from ringfence.errors import RingfenceError
 from ringfence.kube.changes import Removed, Upserted
 from ringfence.kube.client import Client
@@ -89,6 +93,9 @@ class Agent:
         self._reporter = Reporter(client, node, metrics, log)
         self._pods = _PodClock(node, metrics)
         self._touched = touched
+        self._verdicts: VerdictLog | None = None
+        if isinstance(dataplane, Reports):
+            self._verdicts = VerdictLog(dataplane, self._aside, standing=standing, metrics=metrics, log=log)
         self._enforcer = Enforcer(
             dataplane, self._in_worker, standing=standing, metrics=metrics, log=log, drift_seconds=drift_seconds
         )
@@ -99,6 +106,8 @@ class Agent:
             asyncio.get_running_loop().add_reader(self._touched.fileno(), self._wake_for_touch, self._touched)
         tasks = [asyncio.create_task(self._follow(kind)) for kind in Kind]
         tasks += [asyncio.create_task(work) for work in (self._work(), self._reporter.run())]
+        if self._verdicts is not None:
+            tasks.append(asyncio.create_task(self._verdicts.run()))
         tasks.append(asyncio.create_task(_until(stop)))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -218,7 +227,11 @@ class Agent:
 
     async def _in_worker(self, work: Callable[[], R]) -> R:
         with self._standing.busy():
-            return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+            return await self._aside(work)
+
+    async def _aside(self, work: Callable[[], R]) -> R:
+        """Run in the worker what nobody waits for: readiness does not mind how long that takes."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
 
 async def _until(stop: asyncio.Event) -> None:

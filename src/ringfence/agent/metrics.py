@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -12,10 +14,32 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from ringfence import __version__
+from ringfence.dataplanes.verdicts import VerdictKind
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Verdicts(Collector):
+    """The dataplane's own counts, asked for whenever somebody asks for the metrics. ``counts``: None if it has none."""
+
+    def __init__(self) -> None:
+        self.counts: Callable[[], Mapping[VerdictKind, int]] | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        """Return one number for each kind of verdict."""
+        family = CounterMetricFamily(
+            "ringfence_verdicts",
+            "Connections that were allowed and packets that were denied, of pods that policies isolate.",
+            labels=("verdict", "direction", "reason"),
+        )
+        for kind, count in self.counts().items() if self.counts is not None else ():
+            direction = "none" if kind.direction is None else kind.direction.value
+            family.add_metric(("allowed" if kind.allowed else "denied", direction, kind.reason.value), count)
+        yield family
 
 
 class Metrics:
@@ -82,6 +106,13 @@ class Metrics:
         self.policy_problems = Gauge(
             "ringfence_policy_problems",
             "Mistakes in stored objects; each keeps something closed.",
+            registry=self.registry,
+        )
+        self.verdicts = Verdicts()
+        self.registry.register(self.verdicts)
+        self.verdict_events_lost = Counter(
+            "ringfence_verdict_events_lost_total",
+            "Verdicts that were counted and not logged, because there were too many.",
             registry=self.registry,
         )
         build = Gauge("ringfence_build_info", "Always 1.", ["version", "dataplane", "node"], registry=self.registry)

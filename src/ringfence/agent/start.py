@@ -22,6 +22,7 @@ from ringfence.agent.policies import PolicyReader
 from ringfence.agent.standing import Standing
 from ringfence.dataplanes.memory.apply import MemoryDataplane
 from ringfence.dataplanes.registry import AUTO, ENGINES, Choice, choose
+from ringfence.dataplanes.verdicts import Reports
 from ringfence.errors import HostLacks, HostRefused
 from ringfence.kube.client import Client
 from ringfence.kube.config import ClusterAccess
@@ -39,6 +40,7 @@ class Options:
     meaning: Settings = DEFAULTS
     pod_start: PodStart = PodStart.CLOSED
     drift_seconds: float = 5.0
+    log_allows: bool = False
 
 
 def choose_engine(name: str) -> Choice:
@@ -56,6 +58,10 @@ async def serve(access: ClusterAccess, options: Options, log: Log) -> None:
     if not choice.engine.filters:
         log.warning("this dataplane filters no packets; it only answers what it would do", dataplane=choice.engine.name)
     dataplane = choice.engine.build()
+    if isinstance(dataplane, Reports):
+        dataplane.report_allows(options.log_allows)
+    elif options.log_allows:
+        log.warning("--log-allows has no effect: this dataplane tells of no verdict", dataplane=choice.engine.name)
     standing, metrics = Standing(), Metrics(choice.engine.name, options.node)
     judge = dataplane.judge if isinstance(dataplane, MemoryDataplane) else None
     async with contextlib.AsyncExitStack() as stack:

@@ -14,7 +14,9 @@ from ringfence.apis.census import Census
 from ringfence.apis.core import NamespaceObject, NodeObject, Pod, namespace_of, node_of
 from ringfence.apis.networkpolicy import policy_set
 from ringfence.compiler.incremental import KeptProgram
-from ringfence.compiler.program import Program
+from ringfence.compiler.program import Program, Ruleset, RulesetId
+from ringfence.model.addresses import Address
+from ringfence.model.cluster import Endpoint
 from ringfence.model.policy import Policy
 from ringfence.model.settings import Settings
 
@@ -48,6 +50,14 @@ class Workshop:
     def program(self) -> Program:
         """The program."""
         return self._kept.program
+
+    def holder(self, address: Address) -> Endpoint | None:
+        """Return the pod that an address belongs to, None if it is no pod's."""
+        return self._census.holder(address)
+
+    def ruleset(self, ruleset_id: RulesetId) -> Ruleset | None:
+        """Return a ruleset of this program or of one before; None for one that never was, or is long forgotten."""
+        return self._kept.ruleset(ruleset_id)
 
     def change(
         self,

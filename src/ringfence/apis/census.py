@@ -61,6 +61,12 @@ class Census:
                     self.endpoints[identity] = now
         return changed
 
+    def holder(self, address: Address) -> Endpoint | None:
+        """Return the endpoint that an address belongs to, None if it is no pod's."""
+        claiming = self._claimed.get(address, ())
+        found = (self.endpoints[identity] for identity in claiming if identity in self.endpoints)
+        return next((endpoint for endpoint in found if address in endpoint.addresses), None)
+
     def _exchange(self, identity: str, new: _Counted | None) -> None:
         old = self._counted.pop(identity, None)
         if old is not None:

@@ -36,6 +36,11 @@ The rules stay in the kernel when the agent stops or dies; the next one takes th
 )
 @click.option("--metrics-bind-address", metavar="HOST:PORT", help="Serve /metrics, /readyz and /livez here as well.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--log-allows",
+    is_flag=True,
+    help="Log allowed connections too, not only what is denied; needs an engine that tells.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 @settings_options
 @click.option(
@@ -55,6 +60,7 @@ def command(
     gate_socket: Path | None,
     metrics_bind_address: str | None,
     log_format: str,
+    log_allows: bool,
     verbose: bool,
     node_probes: str,
     own_node_egress: str,
@@ -86,6 +92,7 @@ def command(
         meaning=Settings(NodeProbes(node_probes), OwnNodeEgress(own_node_egress), Established(established_connections)),
         pod_start=PodStart(pod_start),
         drift_seconds=drift_interval,
+        log_allows=log_allows,
     )
     gc.freeze()
     gc.enable()

@@ -88,9 +88,9 @@ class RulesetProfiles:
         if position not in self._decisions:
             rule = self._rules[position]
             named = NamedRule(rule.action, rule.origin)
-            rule_id = _rule_id(named)
-            self.named[rule_id] = named
-            self._decisions[position] = Decision(rule_id, rule.action is Action.ALLOW)
+            named_id = rule_id(named)
+            self.named[named_id] = named
+            self._decisions[position] = Decision(named_id, rule.action is Action.ALLOW)
         return self._decisions[position]
 
 
@@ -125,6 +125,7 @@ def _profile_id(rest: Decision, painted: Painted) -> ProfileId:
     return ProfileId(digest(("profile", rest.rule, rest.allowed, written)))
 
 
-def _rule_id(rule: NamedRule) -> RuleId:
+def rule_id(rule: NamedRule) -> RuleId:
+    """Return the id by which the kernel knows a rule."""
     of = rule.origin.object
     return RuleId(digest(("rule", rule.action.value, of.kind, of.namespace, of.name, rule.origin.path)))

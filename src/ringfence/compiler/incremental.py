@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ringfence.compiler.compile import Compiling, is_local, places, refuse_unsupported, sorted_entries
 from ringfence.compiler.compile_index import PodIndex
-from ringfence.compiler.program import EndpointEntry, PeerSetId, Program, RulesetId
+from ringfence.compiler.program import EndpointEntry, PeerSetId, Program, Ruleset, RulesetId
 from ringfence.model.cluster import Endpoint, Namespace, Node
 from ringfence.model.policy import AnyPeer, Policy, PolicySet, Tier
 from ringfence.model.settings import Settings
@@ -64,6 +64,10 @@ class KeptProgram:
         self._asked: dict[RulesetId, frozenset[PeerSetId]] = {}
         self.program = Program(node, own.addresses if own else frozenset(), (), (), (), settings)
         self._assemble(entries=True, peer_sets=True)
+
+    def ruleset(self, ruleset_id: RulesetId) -> Ruleset | None:
+        """Return a ruleset of this program or of one before; None for one that never was, or is long forgotten."""
+        return self._compiling.rulesets.get(ruleset_id)
 
     def move(self, own: Node | None) -> None:
         """Take in the node itself."""
