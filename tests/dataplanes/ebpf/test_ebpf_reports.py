@@ -10,7 +10,7 @@ import socket
 import pytest
 
 from ringfence.compiler.flat import NamedRule
-from ringfence.compiler.flat_profiles import rule_id as rule_id
+from ringfence.compiler.flat_profiles import rule_id
 from ringfence.dataplanes.ebpf.apply import EbpfDataplane
 from ringfence.dataplanes.verdicts import Reason, Reports, VerdictEvent, VerdictKind
 from ringfence.model.policy import Action, Direction
