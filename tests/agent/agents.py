@@ -68,9 +68,15 @@ async def serving(api: ApiServer, namespace: str, port: int = 0) -> AsyncIterato
 
 @contextlib.asynccontextmanager
 async def agent(
-    namespace: str, directory: Path, url: str, *, drift_interval: float = 0.1, env: dict[str, str] | None = None
+    namespace: str,
+    directory: Path,
+    url: str,
+    *words: str,
+    dataplane: str = "auto",
+    drift_interval: float = 0.1,
+    env: dict[str, str] | None = None,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run an agent with the nftables dataplane in the namespace."""
+    """Run an agent in the namespace, with the nftables dataplane unless told otherwise. ``words``: more options."""
     kubeconfig = directory / "kubeconfig"
     context = [{"name": "x", "context": {"cluster": "c"}}]
     clusters = [{"name": "c", "cluster": {"server": url}}]
@@ -79,10 +85,11 @@ async def agent(
         command = [sys.executable, "-m", "ringfence", "agent", "--kubeconfig", str(kubeconfig), "--node-name", "n1"]
         options = [
             "--dataplane",
-            "auto",
+            dataplane,
             "--gate-socket",
             str(directory / "gate"),
             f"--drift-interval={drift_interval:g}",
+            *words,
         ]
         started = await asyncio.create_subprocess_exec(
             *command, *options, stderr=stderr, env={**os.environ, **(env or {})}
