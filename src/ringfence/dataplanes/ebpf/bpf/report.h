@@ -15,13 +15,12 @@ static __always_inline void count(__u32 counter)
 		*counted += 1;
 }
 
+/* A bucket that leaks at the steady rate, kept as one time. (In the first two seconds of a machine it is empty.) */
 static __always_inline bool within_budget(struct budget *budget, __u64 at)
 {
 	__u64 earliest = at - EVENT_BURST * EVENT_INTERVAL_NS;
-	__u64 due = budget->due;
+	__u64 due = budget->due < earliest ? earliest : budget->due;
 
-	if (due < earliest || at < EVENT_BURST * EVENT_INTERVAL_NS)
-		due = at < EVENT_BURST * EVENT_INTERVAL_NS ? 0 : earliest;
 	if (due > at)
 		return false;
 	budget->due = due + EVENT_INTERVAL_NS;
