@@ -27,7 +27,8 @@ def test_engines_are_known_by_name() -> None:
     assert engine("memory").probe().answer is Answer.YES
     assert not engine("memory").filters
     assert engine("nftables").filters
-    with pytest.raises(UsageError, match=r'^there is no dataplane "pf"; choose one of nftables, memory$'):
+    assert engine("ebpf").filters
+    with pytest.raises(UsageError, match=r'^there is no dataplane "pf"; choose one of nftables, ebpf, memory$'):
         engine("pf")
 
 
