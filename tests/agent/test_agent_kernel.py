@@ -89,3 +89,18 @@ async def test_foreign_change_is_undone_and_counted(namespace: str, api: ApiServ
 
     assert "demo-policy" in after
     assert "table inet other" in after
+
+
+async def test_allows_cannot_be_logged_of_an_engine_that_tells_nothing(
+    namespace: str, api: ApiServer, tmp_path: Path
+) -> None:
+    """The agent says so and enforces; it does not pretend."""
+
+    async def ready() -> bool:
+        return (await get(tmp_path, "/readyz"))[0] == 200
+
+    async with serving(api, namespace), agent(namespace, tmp_path, api.url, "--log-allows", dataplane="nftables"):
+        await until(ready)
+
+    assert "--log-allows has no effect" in (tmp_path / "log").read_text()
+    assert "demo-policy" in rules(namespace)
