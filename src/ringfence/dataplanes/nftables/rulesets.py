@@ -154,7 +154,7 @@ def no_rule(direction: Direction, policies: Sequence[ObjectRef]) -> str:
     """Return a comment that says why the rest is dropped, and names as many of the policies as it has room for."""
     texts = [
         f"no {direction.value} rule of {listed(policies, most)} allows it"
-        for most in range(min(len(policies), spelling.MAX_COMMENT), 0, -1)
+        for most in range(min(len(policies), spelling.MAX_COMMENT // len("x, ")), 0, -1)
     ]
     # With one name too long, the first of all is kept and shortened.
     return spelling.comment(next((text for text in texts if len(text) <= spelling.MAX_COMMENT), texts[-1]))
