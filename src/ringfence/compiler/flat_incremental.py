@@ -52,8 +52,8 @@ class KeptFlat:
         self.flat = FlatProgram(
             node=node,
             settings=self._program.settings,
-            views=self._views.views.now,
-            blocks=self._blocks.blocks.now,
+            views=self._views.views,
+            blocks=self._blocks.blocks,
             atoms=self._atoms.atoms.now,
             pairs=self._pairs.pairs.now,
             profiles=self._pairs.profiles.now,
@@ -71,7 +71,7 @@ class KeptFlat:
         self._pairs.drop_rulesets((ruleset.id for ruleset in gone if ruleset.id not in same), self._parts)
         self._views.change_endpoints(*_exchanged(old.endpoints, program.endpoints))
         self._views.change_node(program.node_addresses)
-        self._views.settle(self._change_peer_sets(old.peer_sets, program.peer_sets))
+        views = self._views.settle(self._change_peer_sets(old.peer_sets, program.peer_sets))
         self._atoms.settle()
         atoms = self._atoms.atoms.take()
         self._pairs.change_atoms(atoms, self._owners)
@@ -80,8 +80,8 @@ class KeptFlat:
             self.flat = replace(self.flat, settings=program.settings)
         return FlatChange(
             settings=program.settings if program.settings != old.settings else None,
-            views=self._views.views.take(),
-            blocks=self._blocks.blocks.take(),
+            views=views,
+            blocks=self._blocks.take(),
             atoms=atoms,
             pairs=self._pairs.pairs.take(),
             profiles=self._pairs.profiles.take(),

@@ -14,8 +14,11 @@ from typing import TypeVar
 from ringfence.compiler.flat import NO_ATOM, AtomId, Covering, NamedRule, Pair, PartId, Profile, ProfileId, RuleId
 from ringfence.compiler.flat_change import Changing
 from ringfence.compiler.flat_parts import Part
-from ringfence.compiler.flat_profiles import RulesetProfiles
+from ringfence.compiler.flat_profiles import Painter, RulesetProfiles
 from ringfence.compiler.program import PeerSetId, Ruleset, RulesetId
+
+LEAST_FORGOTTEN = 1000
+"""So many profiles that are in no use are remembered before it is worth while to forget them."""
 
 T = TypeVar("T", bound=Hashable)
 K = TypeVar("K", bound=Hashable)
@@ -29,6 +32,7 @@ class KeptPairs:
     """Rulesets and atoms in use, and what follows from them."""
 
     def __init__(self) -> None:
+        self._painter = Painter()
         self._profiles: dict[RulesetId, RulesetProfiles] = {}
         self._atoms: dict[AtomId, Covering] = {}
         self._askers: dict[PeerSetId, set[RulesetId]] = defaultdict(set)
@@ -69,11 +73,13 @@ class KeptPairs:
     def add_rulesets(self, rulesets: Iterable[Ruleset], parts: PartsOf, owners: Owners) -> None:
         """Let rulesets come."""
         for ruleset in rulesets:
-            profiles = self._profiles[ruleset.id] = RulesetProfiles(ruleset)
+            profiles = self._profiles[ruleset.id] = RulesetProfiles(ruleset, self._painter)
             for peer_set in profiles.peer_sets:
                 self._askers[peer_set].add(ruleset.id)
             for atom in self._met(profiles, parts):
                 self._put(ruleset.id, atom, _sets(self._atoms.get(atom, ()), owners))
+        if self._painter.size > LEAST_FORGOTTEN + 4 * len(self.pairs.now):
+            self._painter.forget()
 
     def _met(self, profiles: RulesetProfiles, parts: PartsOf) -> set[AtomId]:
         """Return the atoms that share a peer set with a ruleset, and NO_ATOM."""
@@ -94,7 +100,7 @@ class KeptPairs:
             self.profiles.put(profile.id, profile)
             for rule in profile.rules():
                 self._rule_uses[rule] += 1
-                self.rules.put(rule, profiles.named[rule])
+                self.rules.put(rule, self._painter.named[rule])
 
     def _drop(self, ruleset: RulesetId, atom: AtomId) -> None:
         profile_id = self.pairs.now.get((ruleset, atom))

@@ -17,11 +17,12 @@ from ringfence.compiler.flat import PartId
 from ringfence.compiler.program import PeerSet
 from ringfence.model.addresses import Network
 
-UNDIVIDED = 256
+UNDIVIDED = 512
 """A peer set of no more networks than this is one part, together with its addresses."""
-PART = 64
-"""So many networks a part has on average: as many change their atom where one comes or goes."""
-_MIX = 0x9E3779B97F4A7C15  # the golden ratio in 64 bits: spreads numbers that differ little (Knuth)
+PART = 128
+"""So many networks a part has on average: as many change their atom where one comes or goes. Each ruleset that asks for
+the set is paired with each part, so fewer would not make it less work."""
+_MASK = 0xFFFFFFFFFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,9 +83,13 @@ class Cutter:
 
 
 def _ends_part(network: Network) -> bool:
-    first, length = int(network.network_address), network.prefixlen
-    mixed = ((first ^ (first >> 64) ^ length) * _MIX) & 0xFFFFFFFFFFFFFFFF
-    return (mixed >> 40) % PART == 0
+    """Tell a few networks from the others, such that those of a regular plan of addresses are spread evenly."""
+    # The finish of splitmix64 (Steele, Lea, Flood 2014): each bit of the number is in each bit of the result.
+    first = int(network.network_address)
+    mixed = (first ^ (first >> 64) ^ (network.prefixlen << 56)) & _MASK
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
+    return (mixed >> 31) % PART == 0
 
 
 def _numbers(network: Network) -> tuple[int, int, int]:

@@ -15,17 +15,15 @@ from ringfence.compiler.flat import (
     AtomId,
     Covering,
     FlatProgram,
-    NamedRule,
     Pair,
     PartId,
     PodIdentity,
     Profile,
-    RuleId,
     View,
 )
 from ringfence.compiler.flat_atoms import atom_id, union
 from ringfence.compiler.flat_parts import Cutter, Part
-from ringfence.compiler.flat_profiles import RulesetProfiles
+from ringfence.compiler.flat_profiles import Painter, RulesetProfiles
 from ringfence.compiler.longest_prefix import LongestPrefix
 from ringfence.compiler.program import EndpointEntry, PeerSetId, Program, Ruleset
 from ringfence.errors import Unsupported
@@ -46,11 +44,9 @@ def flatten(program: Program, dataplane: str) -> FlatProgram:
     atoms = {atom_id(covering): covering for covering in {*coverings, *covered.values()} if covering}
     sets = _peer_sets(atoms, parts)
     pairs: dict[Pair, Profile] = {}
-    rules: dict[RuleId, NamedRule] = {}
+    painter = Painter()
     for ruleset in program.rulesets:
-        profiles = RulesetProfiles(ruleset)
-        pairs.update(_pairs(ruleset, profiles, sets))
-        rules.update(profiles.named)
+        pairs.update(_pairs(ruleset, RulesetProfiles(ruleset, painter), sets))
     return FlatProgram(
         node=program.node,
         settings=program.settings,
@@ -59,7 +55,7 @@ def flatten(program: Program, dataplane: str) -> FlatProgram:
         atoms=atoms,
         pairs={pair: profile.id for pair, profile in pairs.items()},
         profiles={profile.id: profile for profile in pairs.values()},
-        rules=rules,
+        rules=painter.named,
     )
 
 
