@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,17 +11,21 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.compiler.flat import Decision, ProfileId
 from ringfence.compiler.flatten import flatten
 from ringfence.compiler.program import Program, empty_program
+from ringfence.dataplanes.ebpf import instance
 from ringfence.dataplanes.ebpf.apply import EbpfDataplane
+from ringfence.dataplanes.ebpf.layout import pack_pair
 from ringfence.dataplanes.ebpf.place import TRACKING
 from ringfence.errors import Unsupported
 from ringfence.host import netns
+from ringfence.host.bpf.maps import BpfMap
 from ringfence.model.cluster import PodKey
 from ringfence.model.policy import Action
 from ringfence.model.settings import DEFAULTS, Established
 from tests.dataplanes.nftables.test_nft_golden import PROGRAMS
-from tests.dataplanes.router import Allow, Router, egress, ingress, make_program
+from tests.dataplanes.router import VERSIONS, Allow, Router, egress, ingress, make_program
 
 pytestmark = pytest.mark.kernel
 
@@ -132,6 +137,35 @@ def test_what_others_changed_is_noticed_and_mended(
         assert router.connects("client", "server", 4, 80)
         assert not router.connects("other", "server", 4, 80)
     folder(dataplane)
+
+
+def test_verdicts_of_a_changed_table_are_forgotten(router: Router, dataplane: EbpfDataplane) -> None:
+    """What somebody's entry allowed, and was remembered, is allowed no longer once the entry is mended."""
+    dataplane.apply(CLIENT)
+    with BpfMap.from_pin(folder(dataplane) / "rf_pairs") as pairs:
+        for key in dict(pairs.items()):
+            pairs.update(key, pack_pair(ProfileId("1"), Decision(None, allowed=True), traffic=False, ranges=False))
+    with router.listen("server", 4, 80):
+        assert router.connects("other", "server", 4, 80)
+
+        assert dataplane.drifted()
+        dataplane.apply(CLIENT)
+
+        assert not router.connects("other", "server", 4, 80)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kernels_that_cannot_be_read_in_place_give_the_same_verdicts(
+    router: Router, dataplane: EbpfDataplane, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    """There the tracker's memory is read by calls; here both ways are to be had."""
+    monkeypatch.setattr(instance, "load", functools.partial(instance.load_reading, in_place=False))
+    dataplane.apply(CLIENT)
+
+    with router.listen("server", version, 80), router.listen("server", version, 81):
+        assert router.connects("client", "server", version, 80)
+        assert not router.connects("client", "server", version, 81)
+        assert not router.connects("other", "server", version, 80)
 
 
 def test_a_refused_program_leaves_the_last_good_one(dataplane: EbpfDataplane) -> None:

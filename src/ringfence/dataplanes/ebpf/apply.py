@@ -228,7 +228,7 @@ class EbpfDataplane:
         """Delete what no program needs. What is deleted may be reused at once, so nothing is written for a while."""
         if store.garbage:
             self._quiet.wait()
-            instance.delete(store.reap())
+            instance.delete(store.reap(), store.word)
             self._quiet.begin()
 
 

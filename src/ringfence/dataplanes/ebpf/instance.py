@@ -16,7 +16,7 @@ from pathlib import Path
 from ringfence.dataplanes.ebpf.layout import VIEW_SIZE
 from ringfence.dataplanes.ebpf.render import FACTS, Entries
 from ringfence.dataplanes.ebpf.store import PLACES, TABLES, Commit, Store
-from ringfence.errors import HostRefused
+from ringfence.errors import HostRefused, ProgramRefused
 from ringfence.host import netns
 from ringfence.host.bpf import pins
 from ringfence.host.bpf.links import BpfLink, Family, Hook, NetfilterPlace, attach_netfilter
@@ -26,7 +26,7 @@ from ringfence.host.bpf.programs import AttachType, BpfProgram, ProgramType
 
 CELLS, NOW, BUDGETS, EVENTS, COUNTERS = "rf_cells", "rf_now", "rf_budgets", "rf_events", "rf_counters"
 MAPS = (*TABLES, CELLS, NOW, BUDGETS, EVENTS, COUNTERS)
-FILTER, ASK = "rf_filter", "rf_ask"
+FILTER, ASK, IN_PLACE = "rf_filter", "rf_ask", "reads_in_place"
 LINK = "link_"
 _ORDER = sys.byteorder
 HOOKS = {
@@ -40,7 +40,16 @@ PRIORITIES = range(10, 42)
 
 def load(path: Path, sizes: Mapping[str, int]) -> Instance:
     """Load an object file with tables of these sizes; nothing is attached or pinned yet."""
+    try:
+        return load_reading(path, sizes, in_place=True)
+    except ProgramRefused:
+        return load_reading(path, sizes, in_place=False)
+
+
+def load_reading(path: Path, sizes: Mapping[str, int], *, in_place: bool) -> Instance:
+    """Load programs that read the tracker's memory in place, which kernels before 6.17 refuse, or by a slower call."""
     with BpfObject(path) as opened:
+        opened.set_constant(IN_PLACE, bytes([in_place]))
         for name, size in sizes.items():
             opened.set_max_entries(name, 2 * size if name == CELLS else size)
         opened.set_max_entries(BUDGETS, sizes[CELLS])
@@ -121,13 +130,14 @@ class Instance:
             self._put(name, commit.entries.get(name, {}))
         if commit.flips:
             # Eight bytes are stored at once, by a system call: after all that was stored before it.
-            self.maps[NOW].update(bytes(4), commit.word.to_bytes(8, _ORDER))
+            self._put_word(commit.word)
 
-    def delete(self, keys: Mapping[str, list[bytes]]) -> None:
-        """Delete entries that nothing asks for."""
+    def delete(self, keys: Mapping[str, list[bytes]], word: int) -> None:
+        """Delete entries that nothing asks for, then write ``rf_now``."""
         for name, gone in keys.items():
             self._seen.pop(name, None)
             self.maps[name].delete_many(b"".join(gone))
+        self._put_word(word)
 
     def whole(self) -> bool:
         """Tell whether there is a link for every hook, and each has its pin."""
@@ -211,6 +221,9 @@ class Instance:
             keys[number * key : (number + 1) * key]: values[number * value : (number + 1) * value]
             for number in range(len(keys) // key)
         }
+
+    def _put_word(self, word: int) -> None:
+        self.maps[NOW].update(bytes(4), word.to_bytes(8, _ORDER))
 
     def _word(self) -> int:
         return int.from_bytes(self.maps[NOW].lookup(bytes(4)) or b"", _ORDER)

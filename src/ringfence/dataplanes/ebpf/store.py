@@ -191,7 +191,9 @@ class Store:
         self, settings: int, entries: Mapping[str, Entries], fresh: Mapping[int, bytes], coming: Mapping[int, bytes]
     ) -> Commit:
         generation, parity = self.word >> 8, self.word >> 8 & 1
-        flips = bool(coming) or settings != self.word & 255
+        # Also if nothing but facts is added: where one was missing that should have been there, verdicts are remembered
+        # of the time without it.
+        flips = bool(coming) or settings != self.word & 255 or any(entries.values())
         word = generation + 1 << 8 | settings if flips else self.word
         cells = {slot * 2 + parity: view for slot, view in fresh.items()}
         behind = {slot: self.views.get(slot, NOTHING) for slot in self.lagging}
@@ -225,7 +227,8 @@ class Store:
     def reap(self) -> Mapping[str, list[bytes]]:
         """Return the keys of what no program needs, by table, and take them out of the mirror.
 
-        They may be deleted once no packet is under way that began before the last commit.
+        They may be deleted once no packet is under way that began before the last commit. ``word`` then says the same
+        as before, as another generation: nobody remembers what followed from an entry that never should have been.
         """
         gone = {name: sorted(keys) for name, keys in self.unused.items() if keys}
         for name, keys in gone.items():
@@ -239,6 +242,7 @@ class Store:
                 if name in self._lengths:
                     self._count_length(name, key, -1)
             self.unused[name].clear()
+        self.word += 2 << 8 if gone else 0
         return gone
 
     def _view(self, name: str, key: bytes) -> bytes:

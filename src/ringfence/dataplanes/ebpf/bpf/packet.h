@@ -41,7 +41,8 @@ struct packet {
 struct source {
 	enum { FROM_TC, FROM_NETFILTER } kind;
 	struct __sk_buff *tc;
-	struct bpf_dynptr *dynptr;
+	struct sk_buff *netfilter;
+	struct bpf_dynptr *dynptr; /* on it, once it is open */
 	__u32 network; /* where the IP header begins */
 };
 
@@ -138,9 +139,16 @@ static __always_inline void read_transport(const struct source *source, struct p
 /* Reads a packet: its addresses into the question, the rest into packet. False: not even addresses can be read. */
 static __always_inline bool read_packet(const struct source *source, struct question *question, struct packet *packet)
 {
-	if (!(question->family == 4 ? read_ipv4(source, question, packet) : read_ipv6(source, question, packet)))
+	struct source opened = *source;
+	struct bpf_dynptr dynptr;
+
+	if (source->kind == FROM_NETFILTER) {
+		bpf_dynptr_from_skb(source->netfilter, 0, &dynptr);
+		opened.dynptr = &dynptr;
+	}
+	if (!(question->family == 4 ? read_ipv4(&opened, question, packet) : read_ipv6(&opened, question, packet)))
 		return false;
 	if (packet->readable)
-		read_transport(source, packet);
+		read_transport(&opened, packet);
 	return true;
 }

@@ -2,8 +2,10 @@
 /* The programs, and where they stand. A packet is judged by its connection: the connection tracker says who opened it,
  * who answers and on which port, for replies, ICMP errors and translated addresses too.
  */
+#include "connection.h"
 #include "judge.h"
 #include "packet.h"
+#include "recent.h"
 #include "report.h"
 
 /* The kernel lends some of its functions only to programs under its own licence. */
@@ -15,25 +17,6 @@ static __always_inline __u64 read_now(void)
 	struct now *now = bpf_map_lookup_elem(&rf_now, &zero);
 
 	return now ? *(volatile __u64 *)&now->word : 0;
-}
-
-static __always_inline bool has_ports(__u8 protocol)
-{
-	return protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP || protocol == PROTOCOL_SCTP;
-}
-
-static __always_inline void ask_of_connection(struct nf_conn *connection, struct question *question)
-{
-	struct nf_conntrack_man server = {};
-	__u32 size = question->family == 4 ? 4 : 16;
-
-	bpf_core_read(question->client.word, size, &connection->tuplehash[0].tuple.src.u3);
-	bpf_core_read(question->server.word, size, &connection->tuplehash[1].tuple.src.u3);
-	bpf_core_read(&question->protocol, 1, &connection->tuplehash[0].tuple.dst.protonum);
-	if (has_ports(question->protocol)) {
-		bpf_core_read(&server.u, 2, &connection->tuplehash[1].tuple.src.u);
-		question->port = bpf_ntohs(server.u.all);
-	}
 }
 
 /* A packet that the tracker has no connection for: closed for what is isolated, and nobody's business otherwise. */
@@ -83,15 +66,14 @@ static __always_inline bool pass(unsigned long nfct, const struct source *source
 
 	if (!question->asked)
 		return true;
-	if (!connection)
-		return pass_stray(source, question);
-	if (!begins && question->now & SETTING_KEEP_ESTABLISHED)
+	if (connection && !begins && question->now & SETTING_KEEP_ESTABLISHED)
 		return true;
-	ask_of_connection(connection, question);
+	if (!connection || !ask_of_connection(connection, question))
+		return pass_stray(source, question);
 	if (begins && (question->protocol == PROTOCOL_TCP || question->protocol == PROTOCOL_SCTP) &&
 	    !pass_in_midst(source, question))
 		return false;
-	if (!judge(question, &verdict)) {
+	if (!judge_or_recall(question, &verdict)) {
 		report(question, &verdict);
 		return false;
 	}
@@ -104,10 +86,8 @@ SEC("netfilter")
 int rf_filter(struct bpf_nf_ctx *ctx)
 {
 	const struct nf_hook_state *state = ctx->state;
-	struct sk_buff *skb = ctx->skb;
 	struct question question = { .now = read_now() };
-	struct source source = { .kind = FROM_NETFILTER };
-	struct bpf_dynptr dynptr;
+	struct source source = { .kind = FROM_NETFILTER, .netfilter = ctx->skb };
 	bool passed;
 
 	question.hook = state->hook;
@@ -117,9 +97,7 @@ int rf_filter(struct bpf_nf_ctx *ctx)
 		/* Between the node itself and its pods (SEMANTICS 23, 24). */
 		question.asked = (question.now & SETTING_OWN_NODE_ALLOW ? 0 : ASK_EGRESS) |
 				 (question.now & SETTING_NODE_PROBES_DENY ? ASK_INGRESS : 0);
-	bpf_dynptr_from_skb(skb, 0, &dynptr);
-	source.dynptr = &dynptr;
-	passed = pass(skb->_nfct, &source, &question);
+	passed = pass(ctx->skb->_nfct, &source, &question);
 	return passed ? HOOK_ACCEPT : HOOK_DROP;
 }
 
