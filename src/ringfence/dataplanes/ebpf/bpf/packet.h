@@ -43,7 +43,7 @@ struct source {
 	struct __sk_buff *tc;
 	struct sk_buff *netfilter;
 	struct bpf_dynptr *dynptr; /* on it, once it is open */
-	__u32 network; /* where the IP header begins */
+	__u32 network;             /* where the IP header begins */
 };
 
 static __always_inline bool read(const struct source *source, __u32 offset, void *to, __u32 length)
