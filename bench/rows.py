@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-_SCALES = {"µs": 1e6, "ms": 1e3, "s": 1.0}
+_SCALES = {"ns": 1e9, "µs": 1e6, "ms": 1e3, "s": 1.0}
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class Rows:
         ratio = ""
         if against:
             row["ratio"] = round(statistics.median(a / b for a, b in zip(values, against, strict=True)), 4)
-            ratio = f"  {row['ratio']:.2f} x baseline"
+            ratio = f"  {row['ratio']:.3f} x baseline"
         self.rows.append(row)
         note = f"  (aim {aim})" if aim else ""
         extremes = f"[{low:.2f} .. {high:.2f}, {len(values)} runs]"

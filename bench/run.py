@@ -19,6 +19,7 @@ from pathlib import Path
 from bench.commits import bench_commit
 from bench.labs import bench_help, bench_lab_up, bench_pods, bench_policy
 from bench.loading import bench_increment, bench_load
+from bench.packets import bench_packet
 from bench.rows import Rows
 from bench.steps import bench_step
 from bench.traffic import bench_traffic
@@ -31,6 +32,7 @@ BENCHES: Mapping[str, Callable[[Rows], None]] = {
     "step": bench_step,
     "commit": bench_commit,
     "traffic": bench_traffic,
+    "packet": bench_packet,
     "load": bench_load,
     "increment": bench_increment,
 }

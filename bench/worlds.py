@@ -17,6 +17,7 @@ from ringfence.model.policy import PolicySet
 Object = dict[str, Any]
 NODE, ELSEWHERE, SPACE = "n1", "n2", "bench"
 _PODS = int(ipaddress.ip_address("10.64.0.0"))
+_PORTS = [{"protocol": "TCP", "port": 80}, {"protocol": "UDP"}]
 _BLOCKS = int(ipaddress.ip_address("172.16.0.0"))
 
 
@@ -38,11 +39,17 @@ def pod(number: int, node: str, *, address: str | None = None, space: str = SPAC
 
 def policy(name: str, selects: dict[str, str], peers: Iterable[Object], *, space: str = SPACE) -> Object:
     """Return a policy that lets peers in to port 80 and all UDP ports."""
-    ports = [{"protocol": "TCP", "port": 80}, {"protocol": "UDP"}]
-    return {
-        "metadata": {"namespace": space, "name": name, "uid": f"uid-{name}"},
-        "spec": {"podSelector": {"matchLabels": selects}, "ingress": [{"from": list(peers), "ports": ports}]},
-    }
+    return _policy(name, selects, {"ingress": [{"from": list(peers), "ports": _PORTS}]}, space)
+
+
+def egress_policy(name: str, selects: dict[str, str], peers: Iterable[Object], *, space: str = SPACE) -> Object:
+    """Return a policy that lets pods out to port 80 and all UDP ports of peers."""
+    return _policy(name, selects, {"egress": [{"to": list(peers), "ports": _PORTS}]}, space)
+
+
+def _policy(name: str, selects: dict[str, str], rules: Object, space: str) -> Object:
+    spec = {"podSelector": {"matchLabels": selects}, "policyTypes": [each.capitalize() for each in rules], **rules}
+    return {"metadata": {"namespace": space, "name": name, "uid": f"uid-{name}"}, "spec": spec}
 
 
 def labelled(**labels: str) -> Object:

@@ -24,12 +24,12 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.kernel
 def test_quick_measurements_report_every_figure() -> None:
-    """Step, commit, traffic, load and increment have rows with medians; traffic has ratios to no enforcement."""
-    done = bench("--quick", "-o", "json", "step", "commit", "traffic", "load", "increment")
+    """All that need no lab have rows with medians; traffic has ratios to no enforcement."""
+    done = bench("--quick", "-o", "json", "step", "commit", "traffic", "packet", "load", "increment")
 
     assert done.returncode == 0, done.stderr[-3000:]
     rows = json.loads(done.stdout)["rows"]
-    assert {row["bench"] for row in rows} == {"step", "commit", "traffic", "load", "increment"}
+    assert {row["bench"] for row in rows} == {"step", "commit", "traffic", "packet", "load", "increment"}
     assert all(row["median"] > 0 and row["min"] <= row["median"] <= row["max"] for row in rows)
     assert all("ratio" in row for row in rows if row["bench"] == "traffic")
 

@@ -8,7 +8,7 @@ import pytest
 
 from ringfence.errors import HostRefused
 from ringfence.host.bpf.objects import BpfObject
-from ringfence.host.bpf.programs import BpfProgram, Runner
+from ringfence.host.bpf.programs import BpfProgram, Runner, counting
 from tests.host.bpf.conftest import Compile
 
 pytestmark = pytest.mark.kernel
@@ -55,6 +55,17 @@ def test_a_runner_gives_each_packet_its_own_answer(program: BpfProgram) -> None:
 
     assert [run(packet(byte) + bytes(byte % 30)) for byte in range(255)] == list(range(1, 256))
     assert program.test_run(packet(0), repeat=10).retval == 10
+
+
+def test_runs_are_counted_while_somebody_wants_it(program: BpfProgram) -> None:
+    """With the time that they took."""
+    before = program.cost()
+    with counting():
+        program.test_run(packet(0), repeat=5)
+    after = program.cost()
+
+    assert after.runs - before.runs == 5
+    assert after.ns > before.ns
 
 
 def test_a_packet_too_short_is_refused(program: BpfProgram) -> None:
