@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.agent import enforcer as module
+from ringfence.agent import retry
 from ringfence.agent.enforcer import Enforcer
 from ringfence.agent.logs import open_log
 from ringfence.agent.metrics import Metrics
@@ -111,7 +111,7 @@ class Setup:
 @pytest.fixture
 def setup(monkeypatch: pytest.MonkeyPatch) -> Setup:
     """Return an enforcer of a stubborn dataplane; retries are quick."""
-    monkeypatch.setattr(module, "FIRST_RETRY_SECONDS", 0.005)
+    monkeypatch.setattr(retry, "FIRST_RETRY_SECONDS", 0.005)
     return Setup(monkeypatch)
 
 

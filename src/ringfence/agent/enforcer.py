@@ -9,53 +9,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
 
 from ringfence.agent.logs import Log
 from ringfence.agent.metrics import Metrics
 from ringfence.agent.reconcile import State
+from ringfence.agent.retry import InWorker, Retry
 from ringfence.agent.standing import Stage, Standing
 from ringfence.compiler.program import Program
 from ringfence.dataplanes.base import Applied, Dataplane
 from ringfence.errors import HostLacks, HostRefused, RingfenceError
 from ringfence.model.policy import listed
 
-R = TypeVar("R")
-
-FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.1, 30.0
 LOOK_REST_SECONDS = 0.05
 """Between two looks, however often somebody touches our rules: a look may read all of them."""
 
 
-class InWorker(Protocol):
-    """Runs a function in the one thread that may touch the dataplane."""
+class EngineFailed(Exception):
+    """The dataplane did not take its first program, for a reason that lies in this machine: ``why``."""
 
-    def __call__(self, work: Callable[[], R]) -> Awaitable[R]:
-        """Return what the function returns, or raise what it raises."""
-        ...
-
-
-class Retry:
-    """When something that failed is tried again: later each time, until it works."""
-
-    def __init__(self) -> None:
-        self.due = float("inf")
-        self._delay = FIRST_RETRY_SECONDS
-
-    def failed(self, now: float) -> float:
-        """Note a failure and return in how many seconds the next attempt is due."""
-        delay, self._delay = self._delay, min(2 * self._delay, LAST_RETRY_SECONDS)
-        self.due = now + delay
-        return delay
-
-    def worked(self) -> None:
-        """Note that it worked."""
-        self.due, self._delay = float("inf"), FIRST_RETRY_SECONDS
+    def __init__(self, why: RingfenceError) -> None:
+        self.why = why
+        super().__init__(str(why))
 
 
 class Enforcer:
-    """One dataplane, and the program that it should hold. ``drift_seconds``: how often it is looked over."""
+    """One dataplane, and the program that it should hold. ``drift_seconds``: how often it is looked over.
+
+    ``fatal``: what is not tried again, if the first program fails by it: ``enforce`` then raises ``EngineFailed``.
+    """
 
     def __init__(
         self,
@@ -66,6 +47,7 @@ class Enforcer:
         metrics: Metrics,
         log: Log,
         drift_seconds: float,
+        fatal: tuple[type[RingfenceError], ...] = (),
     ) -> None:
         self._dataplane = dataplane
         self._in_worker = in_worker
@@ -73,6 +55,7 @@ class Enforcer:
         self._metrics = metrics
         self._log = log
         self._drift_seconds = drift_seconds
+        self._fatal = fatal
         self._good: Program | None = None  # the last that the dataplane took
         self._enforced: Program | None = None  # the same, unless it may not be there any more
         self._refused: Program | None = None
@@ -85,6 +68,15 @@ class Enforcer:
     def due(self) -> float:
         """When ``enforce`` wants to be called even if nothing changed (the event loop's clock)."""
         return min(self._look_due, self._retry.due)
+
+    @property
+    def in_force(self) -> bool:
+        """Whether the last program that the dataplane took is known to be there."""
+        return self._enforced is not None
+
+    async def whole(self) -> bool:
+        """Look now whether what was committed is there, and mend it if not; True if it is then."""
+        return self._good is not None and await self._look(self._good)
 
     def look_soon(self) -> None:
         """Look at the next ``enforce`` whether somebody else changed our rules: somebody did touch them."""
@@ -142,6 +134,8 @@ class Enforcer:
         try:
             applied = await self._in_worker(lambda: self._dataplane.apply(wanted))
         except RingfenceError as error:
+            if self._good is None and isinstance(error, self._fatal):
+                raise EngineFailed(error) from error
             self._refuse(wanted, error)
             return None
         except Exception as error:  # noqa: BLE001 - a bug in a dataplane must not take the rules' keeper away
@@ -169,8 +163,11 @@ class Enforcer:
         )
         self._standing.refuse(Stage.APPLY, f"the {self._dataplane.name} dataplane refused the program: {error}")
 
-    async def _look(self, good: Program) -> None:
-        """Look whether the last good program is whole, and mend it: also while another one is wanted and refused."""
+    async def _look(self, good: Program) -> bool:
+        """Look whether the last good program is whole, and mend it: also while another one is wanted and refused.
+
+        Return whether it is whole then.
+        """
         self._looked = _now()
         self._look_due = self._looked + self._drift_seconds
         try:
@@ -178,13 +175,15 @@ class Enforcer:
         except (HostRefused, HostLacks, OSError) as error:
             self._metrics.sync_errors.labels(stage="observe").inc()
             self._log.error("the dataplane cannot be read; tried again", error=str(error), retry_in=self._drift_seconds)
-            return
+            return False
         if not drifted:
-            return
+            return self._enforced is not None
         self._log.warning("somebody changed our rules; they are written again", dataplane=self._dataplane.name)
         self._enforced = None  # not what is there any more: if writing fails now, it is tried again until it works
-        if await self._apply(good) is not None:
-            self._metrics.drift_repaired.inc()
+        if await self._apply(good) is None:
+            return False
+        self._metrics.drift_repaired.inc()
+        return True
 
 
 def _now() -> float:

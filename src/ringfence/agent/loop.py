@@ -27,15 +27,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from ringfence.agent.batches import Heard, parts
-from ringfence.agent.enforcer import Enforcer, Retry
+from ringfence.agent.enforcer import Enforcer
 from ringfence.agent.logs import Log
 from ringfence.agent.metrics import Metrics
+from ringfence.agent.predecessors import Predecessors
 from ringfence.agent.reconcile import Event, Kind, State, Step, decode, local_pods, reconcile
 from ringfence.agent.reports import Reporter
+from ringfence.agent.retry import Retry
 from ringfence.agent.standing import Stage, Standing
 from ringfence.agent.verdictlog import VerdictLog
 from ringfence.apis.core import Pod
 from ringfence.dataplanes.base import Dataplane
+from ringfence.dataplanes.registry import Engine
 from ringfence.dataplanes.verdicts import Reports
 from ringfence.errors import RingfenceError
 from ringfence.kube.changes import Removed, Upserted
@@ -78,6 +81,8 @@ class Agent:
         settings: Settings = DEFAULTS,
         drift_seconds: float = DRIFT_SECONDS,
         touched: Touched | None = None,
+        predecessors: Sequence[Engine] = (),
+        fatal: tuple[type[RingfenceError], ...] = (),
     ) -> None:
         self._client = client
         self._metrics = metrics
@@ -97,7 +102,22 @@ class Agent:
         if isinstance(dataplane, Reports):
             self._verdicts = VerdictLog(dataplane, self._aside, standing=standing, metrics=metrics, log=log)
         self._enforcer = Enforcer(
-            dataplane, self._in_worker, standing=standing, metrics=metrics, log=log, drift_seconds=drift_seconds
+            dataplane,
+            self._in_worker,
+            standing=standing,
+            metrics=metrics,
+            log=log,
+            drift_seconds=drift_seconds,
+            fatal=fatal,
+        )
+        self._predecessors = Predecessors(
+            predecessors,
+            self._in_worker,
+            successor=dataplane.name,
+            seconds=drift_seconds,
+            standing=standing,
+            metrics=metrics,
+            log=log,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -170,7 +190,7 @@ class Agent:
     async def _work(self) -> None:
         clock = asyncio.get_running_loop().time
         while True:
-            heard = await self._arrivals(until=min(self._enforcer.due, self._retry.due))
+            heard = await self._arrivals(until=min(self._enforcer.due, self._predecessors.due, self._retry.due))
             began = clock()
             self._pods.hear(heard)
             self._waiting += heard
@@ -189,6 +209,8 @@ class Agent:
                 heard_at = min((each.at for each in part if took), default=None)
                 await self._enforcer.enforce(self._state, heard_at, passing=bool(self._waiting))
                 self._pods.look(self._standing.committed)
+                if self._enforcer.in_force:
+                    await self._predecessors.dismiss(self._enforcer.whole)
             if not took:
                 return
 

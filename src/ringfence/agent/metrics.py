@@ -97,11 +97,12 @@ class Metrics:
         )
         self.sync_errors = Counter(
             "ringfence_sync_errors_total",
-            "What failed, by stage: follow (the API server), compile, apply, observe, report.",
+            "What failed, by stage: follow (the API server), compile, apply, switch (from another dataplane), observe,"
+            " report.",
             ["stage"],
             registry=self.registry,
         )
-        for stage in ("follow", "compile", "apply", "observe", "report"):
+        for stage in ("follow", "compile", "apply", "switch", "observe", "report"):
             self.sync_errors.labels(stage=stage)
         self.policy_problems = Gauge(
             "ringfence_policy_problems",

@@ -23,6 +23,7 @@ class Stage(enum.Enum):
 
     COMPILE = "compile"
     APPLY = "apply"
+    SWITCH = "switch"
 
 
 class Standing:

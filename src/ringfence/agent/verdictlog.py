@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ringfence.agent.denials import Wording
-from ringfence.agent.enforcer import InWorker
 from ringfence.agent.logs import Log
 from ringfence.agent.metrics import Metrics
 from ringfence.agent.reconcile import State
+from ringfence.agent.retry import InWorker
 from ringfence.agent.standing import Standing
 from ringfence.dataplanes.verdicts import Reports, VerdictEvent
 

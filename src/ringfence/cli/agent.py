@@ -23,7 +23,7 @@ The rules stay in the kernel when the agent stops or dies; the next one takes th
 @click.option("--node-name", metavar="NODE", envvar="NODE_NAME", required=True, help="The node whose pods to protect.")
 @click.option(
     "--dataplane",
-    metavar="auto|nftables|memory",
+    metavar="auto|nftables|ebpf|memory",
     default="auto",
     show_default=True,
     help="What enforces; auto is the best that this machine can run and that filters packets.",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ringfence.compiler.program import Program
 
@@ -50,6 +50,24 @@ class Dataplane(Protocol):
 
     def remove(self) -> None:
         """Take everything of ours out of the kernel: what ``uninstall`` does. Nothing is enforced afterwards."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Where in the kernel a dataplane stands, and why there."""
+
+    name: str
+    reason: str
+
+
+@runtime_checkable
+class Hooked(Protocol):
+    """A dataplane that could stand in several places."""
+
+    @property
+    def hook(self) -> Hook:
+        """Where it stands."""
         ...
 
 

@@ -7,8 +7,9 @@ engine's library can still run the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from ringfence.dataplanes.base import Answer, Dataplane, Probe
@@ -37,7 +38,11 @@ class Watch(Protocol):
 class Engine:
     """An engine: its name on the command line, a line about it, and whether it filters packets or only answers.
 
-    ``touched`` opens a watch on what others do to its rules, where a kernel can tell; None where it cannot.
+    Its rules outlive the process that wrote them, so they can be asked after and taken away without building it:
+    ``present`` tells, in about a millisecond, whether some are in the calling thread's network namespace, and
+    ``remove`` takes them away. ``forget`` takes away what would keep a namespace alive, given by its file, that is
+    about to be deleted. ``touched`` opens a watch on what others do to its rules, where a kernel can tell; None where
+    it cannot.
     """
 
     name: str
@@ -46,14 +51,18 @@ class Engine:
     probe: Callable[[], Probe]
     build: Callable[[], Dataplane]
     touched: Callable[[], Watch] | None = None
+    present: Callable[[], bool] = lambda: False
+    remove: Callable[[], None] = lambda: None
+    forget: Callable[[Path], None] = lambda _namespace: None
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The engine that was chosen, and why."""
+    """The engine that was chosen, and why. ``rest``: those that come next where it turns out not to work."""
 
     engine: Engine
     reason: str
+    rest: tuple[Engine, ...] = ()
 
     @property
     def name(self) -> str:
@@ -80,6 +89,22 @@ def _watch_nftables() -> Watch:
     return TableWatch(FAMILY, TABLE)
 
 
+def _present_nftables() -> bool:
+    from ringfence.dataplanes.nftables.observe import present  # noqa: PLC0415 - imported when asked for
+
+    return present()
+
+
+def _remove_nftables() -> None:
+    from ringfence.dataplanes.nftables.apply import NftablesDataplane  # noqa: PLC0415 - imported when asked for
+
+    dataplane = NftablesDataplane()
+    try:
+        dataplane.remove()
+    finally:
+        dataplane.close()
+
+
 def _probe_ebpf() -> Probe:
     from ringfence.dataplanes.ebpf.probe import probe  # noqa: PLC0415 - imported when asked for
 
@@ -90,6 +115,28 @@ def _build_ebpf() -> Dataplane:
     from ringfence.dataplanes.ebpf.apply import EbpfDataplane  # noqa: PLC0415 - imported when asked for
 
     return EbpfDataplane()
+
+
+def _present_ebpf() -> bool:
+    from ringfence.dataplanes.ebpf.folders import present  # noqa: PLC0415 - imported when asked for
+
+    return present()
+
+
+def _remove_ebpf() -> None:
+    from ringfence.dataplanes.ebpf.place import Place  # noqa: PLC0415 - imported when asked for
+
+    place = Place()
+    try:
+        place.clear()
+    finally:
+        place.close()
+
+
+def _forget_ebpf(namespace: Path) -> None:
+    from ringfence.dataplanes.ebpf.folders import forget  # noqa: PLC0415 - imported when asked for
+
+    forget(namespace)
 
 
 def _probe_memory() -> Probe:
@@ -114,8 +161,19 @@ ENGINES: Mapping[str, Engine] = {
             _probe_nftables,
             _build_nftables,
             _watch_nftables,
+            _present_nftables,
+            _remove_nftables,
         ),
-        Engine("ebpf", "one look-up in the kernel whatever the number of policies", True, _probe_ebpf, _build_ebpf),
+        Engine(
+            "ebpf",
+            "one look-up in the kernel whatever the number of policies",
+            True,
+            _probe_ebpf,
+            _build_ebpf,
+            present=_present_ebpf,
+            remove=_remove_ebpf,
+            forget=_forget_ebpf,
+        ),
         Engine("memory", "decides flows in this process; filters no packet", False, _probe_memory, _build_memory),
     )
 }
@@ -130,18 +188,21 @@ def engine(name: str) -> Engine:
         raise UsageError(f'there is no dataplane "{name}"; choose one of {", ".join(ENGINES)}') from None
 
 
-def choose(wanted: str = AUTO, engines: Mapping[str, Engine] = ENGINES) -> Choice:
+def choose(wanted: str = AUTO, engines: Mapping[str, Engine] = ENGINES, passed_over: Sequence[str] = ()) -> Choice:
     """Return the engine of a name, or for ``auto`` the best that this machine can run.
 
-    A named engine is not probed: running it will say what is missing. Raises ``UsageError`` if nothing can run.
+    A named engine is not probed: running it will say what is missing. ``passed_over`` says why others were not taken.
+    Raises ``UsageError`` if nothing can run.
     """
     if wanted != AUTO:
         return Choice(engine(wanted), "asked for by name")
-    passed_over: list[str] = []
-    for candidate in engines.values():
+    told = list(passed_over)
+    candidates = tuple(engines.values())
+    for number, candidate in enumerate(candidates, start=1):
         found = candidate.probe()
         if found.answer is Answer.YES:
-            return Choice(candidate, "; ".join([*passed_over, f"{candidate.name}: {found.reason}"]))
+            reason = "; ".join([*told, f"{candidate.name}: {found.reason}"])
+            return Choice(candidate, reason, candidates[number:])
         remedy = f" ({found.remedy})" if found.remedy else ""
-        passed_over.append(f"not {candidate.name}: {found.reason}{remedy}")
-    raise UsageError(f"no dataplane can run here: {'; '.join(passed_over)}")
+        told.append(f"not {candidate.name}: {found.reason}{remedy}")
+    raise UsageError(f"no dataplane can run here: {'; '.join(told)}")

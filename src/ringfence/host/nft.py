@@ -86,6 +86,10 @@ class Nft:
         assert isinstance(decoded, list)
         return decoded
 
+    def has_table(self, family: str, name: str) -> bool:
+        """Tell whether there is a table of this name."""
+        return any(each["table"]["name"] == name for each in self.objects(f"tables {family}") if "table" in each)
+
     def generation(self) -> int:
         """Return the namespace's generation number, which each commit of anybody counts up by one. About 20 µs.
 

@@ -16,8 +16,8 @@ from ringfence.compiler.flatten import flatten
 from ringfence.compiler.program import Program, empty_program
 from ringfence.dataplanes.ebpf import instance
 from ringfence.dataplanes.ebpf.apply import EbpfDataplane
+from ringfence.dataplanes.ebpf.folders import TRACKING
 from ringfence.dataplanes.ebpf.layout import pack_pair
-from ringfence.dataplanes.ebpf.place import TRACKING
 from ringfence.errors import Unsupported
 from ringfence.host import netns
 from ringfence.host.bpf.maps import BpfMap

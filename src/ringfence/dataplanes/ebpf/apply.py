@@ -19,11 +19,11 @@ from ringfence.compiler.flat import FlatProgram, PodIdentity, Profile, ProfileId
 from ringfence.compiler.flat_change import FlatChange
 from ringfence.compiler.flat_incremental import KeptFlat
 from ringfence.compiler.program import Program
-from ringfence.dataplanes.base import Applied
+from ringfence.dataplanes.base import Applied, Hook
 from ringfence.dataplanes.ebpf.changes import render_change
 from ringfence.dataplanes.ebpf.decode import decode
 from ringfence.dataplanes.ebpf.events import Reporting
-from ringfence.dataplanes.ebpf.instance import COUNTERS, EVENTS, Instance
+from ringfence.dataplanes.ebpf.instance import COUNTERS, EVENTS, HOOK, Instance
 from ringfence.dataplanes.ebpf.layout import REPORT_ALLOWS, pack_id
 from ringfence.dataplanes.ebpf.place import Place
 from ringfence.dataplanes.ebpf.render import NODE, PODS, pod_entry, render
@@ -56,6 +56,11 @@ class EbpfDataplane:
         self._lock = threading.Lock()
         self._reporting = Reporting()
         self._extra = 0  # settings of ``rf_now`` that are not the program's
+
+    @property
+    def hook(self) -> Hook:
+        """Where the programs stand."""
+        return HOOK
 
     def apply(self, program: Program) -> Applied:
         """Put a program in force, whole; without a commit if it is already.

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ringfence.dataplanes import base
 from ringfence.dataplanes.ebpf.layout import VIEW_SIZE
 from ringfence.dataplanes.ebpf.render import FACTS, Entries
 from ringfence.dataplanes.ebpf.store import PLACES, TABLES, Commit, Store
@@ -34,6 +35,7 @@ HOOKS = {
     for word, hook in (("forward", Hook.FORWARD), ("input", Hook.LOCAL_IN), ("output", Hook.LOCAL_OUT))
     for version, family in (("4", Family.IPV4), ("6", Family.IPV6))
 }
+HOOK = base.Hook("netfilter", "one program sees every packet after translation, with its connection (Linux >= 6.4)")
 PRIORITIES = range(10, 42)
 """Behind the translation of destinations (-100) and the usual filters (0). The kernel allows one program for each."""
 

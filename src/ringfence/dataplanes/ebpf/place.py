@@ -14,14 +14,12 @@ from pathlib import Path
 
 from ringfence.dataplanes.ebpf import instance
 from ringfence.dataplanes.ebpf.build import object_path, object_version
+from ringfence.dataplanes.ebpf.folders import FOLDER, TRACKING, folder_of
 from ringfence.dataplanes.ebpf.instance import Instance
 from ringfence.host import netns
 from ringfence.host.bpf import pins
 from ringfence.host.nft import Nft
 
-FOLDER = pins.ROOT / "ringfence"
-
-TRACKING = "ringfence-conntrack"
 # The kernel tracks connections of a network namespace while somebody's rules ask about them. This one asks, and no
 # packet ever meets it.
 _TRACK = f"""add table inet {TRACKING}
@@ -37,8 +35,7 @@ class Place:
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self._namespace = netns.open_own()
-        # A namespace that has a link of ours is alive, and no other has its number.
-        self.folder = folder / f"net-{os.fstat(self._namespace).st_ino}"
+        self.folder = folder_of(os.fstat(self._namespace).st_ino, folder)
         self._nft = Nft()
         self._tracked_at: int | None = None  # nftables' generation at which connections were last seen to be tracked
 

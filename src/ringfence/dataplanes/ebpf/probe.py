@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ringfence.compiler.program import empty_program
-from ringfence.dataplanes.base import Answer, Probe
+from ringfence.dataplanes.base import Answer, Hook, Probe
 from ringfence.dataplanes.ebpf.apply import EbpfDataplane
 from ringfence.dataplanes.ebpf.build import object_path
 from ringfence.errors import HostLacks, HostRefused
@@ -15,21 +15,22 @@ from ringfence.host.fact import Fact
 def probe() -> Probe:
     """Put an empty program in force where nobody is, and take it out again."""
 
-    def tried() -> None:
+    def tried() -> Hook:
         dataplane = EbpfDataplane()
         try:
             dataplane.apply(empty_program("probe"))
+            return dataplane.hook
         finally:
             dataplane.remove()
             dataplane.close()
 
     try:
-        netns.in_fresh(tried)
+        hook = netns.in_fresh(tried)
     except HostLacks as error:
         return Probe(Answer.NO, error.what, error.remedy)
     except HostRefused as error:
         return Probe(Answer.NO, str(error))
-    return Probe(Answer.YES, "loads its programs, and the kernel runs them at netfilter's hooks")
+    return Probe(Answer.YES, f"the kernel takes its programs; hook {hook.name}: {hook.reason}")
 
 
 def compiled() -> Fact:

@@ -47,6 +47,12 @@ class Observed:
     known: bool = field(default=False, compare=False)
 
 
+def present() -> bool:
+    """Tell whether there is a table of ours in the calling thread's namespace."""
+    with Nft() as nft:
+        return nft.has_table(FAMILY, TABLE)
+
+
 def observe(nft: Nft) -> Observed:
     """Read the whole table, elements included. About 4 µs for each element."""
     try:
