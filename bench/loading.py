@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long does the kernel take for 10,000 policies at once, and for one member more of a large set?
+"""How long does each engine take for 10,000 policies at once, and for one member more of a large set?
 
 ``apply`` whole is the dataplane's own work and the kernel's; "in nftables" is the part of it inside of libnftables and
 the kernel. The baseline of an increment is the one into the smallest set.
@@ -12,14 +12,18 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 from bench import worlds
 from bench.rows import Rows, timed
+from bench.traffic import filtering
 from ringfence.apis.census import Census
 from ringfence.apis.core import Pod, convert, endpoint
 from ringfence.compiler.compile import compile_program
 from ringfence.compiler.incremental import KeptProgram
 from ringfence.compiler.program import Program
+from ringfence.dataplanes import registry
+from ringfence.dataplanes.base import Dataplane
 from ringfence.dataplanes.nftables.apply import NftablesDataplane
 from ringfence.host import netns
 from ringfence.host.nft import Nft
@@ -56,16 +60,18 @@ class TimedNft(Nft):
 
 
 @contextlib.contextmanager
-def dataplane() -> Iterator[tuple[NftablesDataplane, TimedNft]]:
-    """Make a dataplane in a namespace of its own."""
+def dataplane(engine: str) -> Iterator[tuple[Dataplane, TimedNft | None]]:
+    """Make a dataplane in a namespace of its own; with it what tells its time in the kernel, if anything does."""
     name = f"rfb-{os.getpid()}-load"
     netns.create(name)
     try:
         with netns.enter(name):
-            nft = TimedNft()
-        engine = NftablesDataplane(nft)
-        yield engine, nft
-        engine.close()
+            nft = TimedNft() if engine == "nftables" else None
+            made = registry.engine(engine).build() if nft is None else NftablesDataplane(nft)
+        try:
+            yield made, nft
+        finally:
+            made.remove()  # what an engine holds of a namespace would outlive it
     finally:
         netns.delete(name)
 
@@ -81,32 +87,40 @@ def bench_load(rows: Rows) -> None:
             for n in range(count)
         ]
         cluster, lowered = worlds.cluster_of(pods), worlds.policies_of(policies)
-        compiles, applies, inside = [], [], []
-        for _ in range(3):
-            rows.progress(f"{count} policies")
-            compiles.append(timed(lambda: compile_program(cluster, lowered, worlds.NODE)))  # noqa: B023 - called here
-            program = compile_program(cluster, lowered, worlds.NODE)
-            with dataplane() as (engine, nft):
-                applies.append(timed(lambda: engine.apply(program)))  # noqa: B023 - called here
-                inside.append(nft.seconds)
+        compiles = [timed(lambda: compile_program(cluster, lowered, worlds.NODE)) for _ in range(3)]  # noqa: B023 - called here
         rows.row(f"{count:,} policies: compile", compiles)
-        rows.row(f"{count:,} policies: apply whole", applies, aim="10,000 under 1 s")
-        rows.row(f"{count:,} policies: of which in nftables", inside)
+        program = compile_program(cluster, lowered, worlds.NODE)
+        for engine in filtering():
+            _load(rows, engine, program, f"{engine}, {count:,} policies")
+
+
+def _load(rows: Rows, engine: str, program: Program, about: str) -> None:
+    applies, inside = [], []
+    for _ in range(3):
+        rows.progress(about)
+        with dataplane(engine) as (made, nft):
+            applies.append(timed(lambda: made.apply(program)))
+            inside += [nft.seconds] if nft is not None else []
+    rows.row(f"{about}: apply whole", applies, aim="10,000 under 1 s")
+    if inside:
+        rows.row(f"{about}: of which in nftables", inside)
 
 
 def bench_increment(rows: Rows) -> None:
     """Measure how one member comes and goes in the set of a server's peers: a pod's address, or a block."""
     repeats = 3 if rows.quick else 10
-    for kind in ("pods", "blocks"):
-        baseline: list[float] = []
+    for engine, kind in itertools.product(filtering(), ("pods", "blocks")):
+        first: Increments | None = None
         for members in (100, 1000) if rows.quick else (1000, 10_000, 100_000):
-            rows.progress(f"{members} {kind}")
+            about = f"{engine}, one more or less of {members:,} {kind}"
+            rows.progress(about)
             changes = _pods(members) if kind == "pods" else _blocks(members)
-            compiles, applies, inside = _increments(changes, 2 * repeats)
-            baseline = baseline or inside
-            rows.row(f"one more or less of {members:,} {kind}: compile", compiles)
-            rows.row(f"one more or less of {members:,} {kind}: apply whole", applies)
-            rows.row(f"one more or less of {members:,} {kind}: in nftables", inside, against=baseline, aim="under 1 ms")
+            found = _increments(engine, changes, 2 * repeats)
+            first = first or found
+            rows.row(f"{about}: compile", found.compiles)
+            rows.row(f"{about}: apply whole", found.applies, against=first.applies)
+            if found.inside:
+                rows.row(f"{about}: in nftables", found.inside, against=first.inside, aim="under 1 ms")
 
 
 def _kept(pods: list[worlds.Object], policy: worlds.Object) -> tuple[KeptProgram, Policy]:
@@ -143,19 +157,28 @@ def _blocks(members: int) -> Iterator[Callable[[], Program]]:
         yield lambda: kept.change({}, [(tier, large, small)])
 
 
-def _increments(changes: Iterator[Callable[[], Program]], repeats: int) -> tuple[list[float], list[float], list[float]]:
-    compiles, applies, inside = [], [], []
-    with dataplane() as (engine, nft):
-        engine.apply(next(changes)())
+@dataclass(slots=True)
+class Increments:
+    """What each change took: to compile, to apply, and inside of the kernel if that is known."""
+
+    compiles: list[float] = field(default_factory=list)
+    applies: list[float] = field(default_factory=list)
+    inside: list[float] = field(default_factory=list)
+
+
+def _increments(engine: str, changes: Iterator[Callable[[], Program]], repeats: int) -> Increments:
+    found = Increments()
+    with dataplane(engine) as (made, nft):
+        made.apply(next(changes)())
         for number, change in enumerate(itertools.islice(changes, repeats + 2)):
             time.sleep(0.03)  # two changes in a row wait for each other's packets; this is about one that comes alone
             start = time.perf_counter()
             program = change()
             compiled = time.perf_counter()
-            before = nft.seconds
-            engine.apply(program)
+            before = nft.seconds if nft is not None else 0
+            made.apply(program)
             if number > 1:  # the first ones find what they need later remembered
-                compiles.append(compiled - start)
-                applies.append(time.perf_counter() - compiled)
-                inside.append(nft.seconds - before)
-    return compiles, applies, inside
+                found.compiles.append(compiled - start)
+                found.applies.append(time.perf_counter() - compiled)
+                found.inside += [nft.seconds - before] if nft is not None else []
+    return found
