@@ -39,12 +39,12 @@ def pod(number: int, node: str, *, address: str | None = None, space: str = SPAC
 
 def policy(name: str, selects: dict[str, str], peers: Iterable[Object], *, space: str = SPACE) -> Object:
     """Return a policy that lets peers in to port 80 and all UDP ports."""
-    return _policy(name, selects, {"ingress": [{"from": list(peers), "ports": _PORTS}]}, space)
+    return _policy(name, selects, {"ingress": [{"from": list(peers), "ports": [*_PORTS]}]}, space)
 
 
 def egress_policy(name: str, selects: dict[str, str], peers: Iterable[Object], *, space: str = SPACE) -> Object:
     """Return a policy that lets pods out to port 80 and all UDP ports of peers."""
-    return _policy(name, selects, {"egress": [{"to": list(peers), "ports": _PORTS}]}, space)
+    return _policy(name, selects, {"egress": [{"to": list(peers), "ports": [*_PORTS]}]}, space)
 
 
 def _policy(name: str, selects: dict[str, str], rules: Object, space: str) -> Object:
