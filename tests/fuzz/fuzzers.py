@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
+from ringfence.dataplanes.ebpf.apply import EbpfDataplane
 from ringfence.dataplanes.nftables.apply import NftablesDataplane
 from tests.apiserver.test_no_body_breaks_the_server import SEEDS, answer_bodies
 from tests.fuzz import agents, broken, kernel
 from tests.fuzz.agreement import compare, compare_meaning
+from tests.fuzz.asking import Asking, MakeEbpf, asking, compare_answers
 from tests.fuzz.walks import contrasts, walks
 from tests.fuzz.wire import MakeDataplane, Wire, wire
 from tests.fuzz.worlds import settings, worlds
@@ -27,12 +29,21 @@ FLIPS = 8
 
 @dataclass
 class Bench:
-    """What fuzzers work on. The wire is built when first asked for, and gone after ``close``."""
+    """What fuzzers work on. The wire and the places are built when first asked for, and gone after ``close``."""
 
     make_dataplane: MakeDataplane = NftablesDataplane
+    make_ebpf: MakeEbpf = EbpfDataplane
     verdicts: int = 0
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _wire: Wire | None = None
+    _asking: Asking | None = None
+
+    @property
+    def asking(self) -> Asking:
+        """The nodes whose eBPF programs are asked."""
+        if self._asking is None:
+            self._asking = self._stack.enter_context(asking(self.make_ebpf))
+        return self._asking
 
     @property
     def wire(self) -> Wire:
@@ -44,7 +55,7 @@ class Bench:
     def close(self) -> None:
         """Take everything away."""
         self._stack.close()
-        self._wire = None
+        self._wire = self._asking = None
 
 
 Fuzzer = Callable[[Bench, st.DataObject], None]
@@ -88,6 +99,21 @@ def bodies(bench: Bench, data: st.DataObject) -> None:
     bench.verdicts += 1
 
 
+def lookups(bench: Bench, data: st.DataObject) -> None:
+    """Have the eBPF program answer as the oracle does, packet by packet and by the same rule, after any change."""
+    if data.draw(st.integers(0, 3)):
+        walk = data.draw(walks(steps=2))
+        for number, world in enumerate(walk, start=1):
+            seed = data.draw(st.integers(0, 2**32))
+            bench.verdicts += compare_answers(
+                bench.asking, *world.meaning, world.settings, seed=seed, steps=walk[:number]
+            )
+    else:
+        cluster, policies = data.draw(clusters()), data.draw(deciding_tiers())
+        seed = data.draw(st.integers(0, 2**32))
+        bench.verdicts += compare_answers(bench.asking, cluster, policies, data.draw(settings), seed=seed)
+
+
 def packets(bench: Bench, data: st.DataObject) -> None:
     """Give first packets the oracle's verdict in the kernel, whatever program was in force before."""
     bench.verdicts += kernel.check_state(bench.wire, data.draw(worlds()))
@@ -107,6 +133,7 @@ def changes(bench: Bench, data: st.DataObject) -> None:
 
 
 FUZZERS: Mapping[str, Fuzzer] = {
-    each.__name__: each for each in (meaning, rules, tidings, breakage, rubbish, bodies, packets, journeys, changes)
+    each.__name__: each
+    for each in (meaning, rules, tidings, breakage, rubbish, bodies, lookups, packets, journeys, changes)
 }
-NEED_A_KERNEL = frozenset({"packets", "journeys", "changes"})
+NEED_A_KERNEL = frozenset({"lookups", "packets", "journeys", "changes"})

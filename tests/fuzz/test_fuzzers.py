@@ -19,6 +19,7 @@ EXAMPLES = {
     "breakage": 20,
     "rubbish": 20,
     "bodies": 15,
+    "lookups": 8,
     "packets": 30,
     "journeys": 12,
     "changes": 12,

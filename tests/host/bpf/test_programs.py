@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,14 @@ SEC("tc") int rf_mark(struct __sk_buff *skb) {
   first++;
   bpf_skb_store_bytes(skb, 20, &first, 1, 0);
   return first;
+}
+"""
+
+COUNTING = """
+__u32 runs = 0;
+SEC("tc") int rf_count(struct __sk_buff *skb) {
+  runs += 1;
+  return runs;
 }
 """
 
@@ -66,6 +75,24 @@ def test_runs_are_counted_while_somebody_wants_it(program: BpfProgram) -> None:
 
     assert after.runs - before.runs == 5
     assert after.ns > before.ns
+
+
+def test_a_runner_shows_what_became_of_the_context(program: BpfProgram) -> None:
+    """Each packet starts from the context that was given; what the program wrote there can be read."""
+    run = Runner(program, longest=100, context=bytes(8) + (37).to_bytes(4, sys.byteorder) + bytes(180))
+
+    for _ in range(2):
+        run(packet(1))
+        assert run.context_after[8:12] == (42).to_bytes(4, sys.byteorder)
+
+
+def test_a_runner_runs_a_program_once_for_each_packet(compiled: Compile) -> None:
+    """Also for one that is longer than the last."""
+    with BpfObject(compiled(COUNTING)) as opened:
+        loaded = opened.load()
+    run = Runner(loaded.programs["rf_count"], longest=200)
+
+    assert [run(packet(0) + bytes(length)) for length in (0, 50, 10, 20, 50)] == [1, 2, 3, 4, 5]
 
 
 def test_a_packet_too_short_is_refused(program: BpfProgram) -> None:

@@ -112,14 +112,18 @@ def counting() -> Iterator[None]:
 
 
 class Runner:
-    """Runs one program on packet after packet, with what the calls need prepared once. To be used by one thread."""
+    """Runs one program on packet after packet, with what the calls need prepared once. To be used by one thread.
+
+    ``context`` is what the program is given with each packet; ``context_after`` shows what it made of the last one's.
+    """
 
     def __init__(self, program: BpfProgram, *, longest: int, context: bytes = b"") -> None:
         self._program = program
         self._packet = room(longest)
         self._packet_view = memoryview(self._packet).cast("B")
-        self._context = buffer(context)
-        self._attr = _request(program.fd, self._packet, self._context)
+        self._context, self._after = buffer(context), room(len(context))
+        self.context_after = memoryview(self._after).cast("B")
+        self._attr = _request(program.fd, self._packet, self._context, after=self._after if context else None)
         self._words = memoryview(self._attr).cast("B").cast("I")
 
     def __call__(self, data: bytes) -> int:
@@ -127,6 +131,7 @@ class Runner:
         length = len(data)
         self._packet_view[:length] = data
         self._words[2] = length
+        self._words[3] = 0  # where the kernel has told the last packet's length: it would refuse a longer one
         if attempt(Command.PROG_TEST_RUN, self._attr) < 0:
             call(Command.PROG_TEST_RUN, self._attr, f"the program {self._program.name} cannot be run on a packet")
         return self._words[1]

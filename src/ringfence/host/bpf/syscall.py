@@ -23,6 +23,7 @@ Buffer: TypeAlias = "ctypes.Array[ctypes.c_char]"
 
 # asm/unistd.h of each architecture
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_NUMBER = _NUMBERS.get(platform.machine())
 NOT_SUPPORTED = 524  # ENOTSUPP: the kernel's own, that no libc has a name for
 REMEDY = "run this as root"
 _ORDER: Final = sys.byteorder
@@ -70,10 +71,9 @@ def room(size: int) -> Buffer:
 
 def attempt(command: Command, attr: Buffer) -> int:
     """Make the call: what it returns if it went well, and the negative error number if not."""
-    number = _NUMBERS.get(platform.machine())
-    if number is None:
+    if _NUMBER is None:
         return -errno.ENOSYS
-    result = int(_libc.syscall(number, command, attr, len(attr)))
+    result = int(_libc.syscall(_NUMBER, command, attr, len(attr)))
     return result if result >= 0 else -ctypes.get_errno()
 
 

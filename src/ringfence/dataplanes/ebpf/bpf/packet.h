@@ -108,7 +108,7 @@ static __always_inline bool read_ipv6(const struct source *source, struct questi
 	return true;
 }
 
-static __always_inline void read_transport(const struct source *source, struct packet *packet)
+static __always_inline void read_transport(const struct source *source, __u8 family, struct packet *packet)
 {
 	__u8 protocol = packet->protocol;
 	__u8 start[14];
@@ -123,7 +123,8 @@ static __always_inline void read_transport(const struct source *source, struct p
 	} else if (protocol == PROTOCOL_UDP) {
 		packet->readable = read(source, packet->transport, start, 8);
 	} else {
-		if (protocol == PROTOCOL_ICMPV6 && packet->hop_limit == 255 &&
+		/* The number means nothing of the kind in IPv4. */
+		if (family == 6 && protocol == PROTOCOL_ICMPV6 && packet->hop_limit == 255 &&
 		    read(source, packet->transport, start, 1))
 			packet->discovers = start[0] >= ND_FIRST && start[0] <= ND_LAST;
 		return;
@@ -149,6 +150,6 @@ static __always_inline bool read_packet(const struct source *source, struct ques
 	if (!(question->family == 4 ? read_ipv4(&opened, question, packet) : read_ipv6(&opened, question, packet)))
 		return false;
 	if (packet->readable)
-		read_transport(&opened, packet);
+		read_transport(&opened, question->family, packet);
 	return true;
 }

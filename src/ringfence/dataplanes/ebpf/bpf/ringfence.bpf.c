@@ -129,7 +129,7 @@ int rf_ask(struct __sk_buff *skb)
 		passed = false;
 		verdict.reason = REASON_MID_CONNECTION;
 	} else {
-		passed = judge(&question, &verdict);
+		passed = judge_or_recall(&question, &verdict);
 	}
 	skb->mark = verdict.slot ? verdict.reason << 8 | verdict.direction << 4 | 1 : 0;
 	skb->cb[0] = verdict.rule;
