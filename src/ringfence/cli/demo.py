@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--name", "-n", default="demo", show_default=True, help="The name of the lab that is made for it.")
 @click.option("--network-plugin", type=click.Choice(["azure", "kubenet"]), default="azure", show_default=True)
-@click.option("--network-policy", type=click.Choice(["nftables", "memory"]), help="Default: the best one here.")
+@click.option("--network-policy", type=click.Choice(["nftables", "ebpf", "memory"]), help="Default: the best one here.")
 @click.option("--keep", is_flag=True, help="Leave the lab running afterwards.")
 def command(name: str, network_plugin: str, network_policy: str | None, keep: bool) -> int:
     """Run the walk-through in a lab of its own: two pods, a policy, a time-out, a label, a connection.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``ringfence lab``: bring a lab up, look at it, get its credentials, run something in it, take it down."""
+"""``ringfence lab``: bring a lab up, look at it, change its engine, use it, take it down."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from ringfence.cli.settings import settings_options
-from ringfence.errors import UsageError
+from ringfence.errors import HostLacks, UsageError
 
 if TYPE_CHECKING:
     from ringfence.lab.config import NetworkPlugin, NetworkPolicy, PodStart
@@ -31,6 +31,7 @@ def command() -> None:
       ringfence lab get-credentials                    make it kubectl's current cluster
       kubectl get nodes
       ringfence lab exec --node aks-nodepool1-000000 -- nft list ruleset
+      ringfence lab update --network-policy ebpf       another engine, while pods talk
       ringfence lab down
     """
 
@@ -47,7 +48,7 @@ def command() -> None:
 )
 @click.option(
     "--network-policy",
-    type=click.Choice(["nftables", "memory", "none"]),
+    type=click.Choice(["nftables", "ebpf", "memory", "none"]),
     help="The engine. Default: the best that this machine can run. memory: simulated, no packets, no root. "
     "none: policies are stored and not enforced.",
 )
@@ -91,18 +92,59 @@ def up(
 
 def choose_engine(wanted: NetworkPolicy | None) -> NetworkPolicy:
     """Return the engine asked for, or the best that this machine can run; says so where that is a simulation."""
+    from ringfence.dataplanes.base import Answer
+    from ringfence.dataplanes.registry import choose, engine
     from ringfence.lab import lifecycle
 
-    if wanted in ("nftables", "none"):
+    if wanted not in (None, "memory"):
         lifecycle.require_namespaces()
     if wanted is not None:
+        found = engine(wanted).probe() if wanted != "none" else None
+        if found is not None and found.answer is Answer.NO:
+            raise HostLacks(f"{wanted} cannot run here: {found.reason}", remedy=found.remedy or "ringfence doctor")
         return wanted
-    from ringfence.dataplanes.registry import choose
-
     choice = choose("auto")
     if choice.name == "memory":
         click.echo(f"this lab is simulated, it moves no packets: {choice.reason}", err=True)
     return cast("NetworkPolicy", choice.name)
+
+
+@command.command()
+@_name
+@click.option(
+    "--network-policy",
+    type=click.Choice(["nftables", "ebpf", "none"]),
+    required=True,
+    help="The engine from now on. none: policies are stored and not enforced.",
+)
+@click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def update(name: str, network_policy: str, output: str) -> None:
+    """Give a lab that runs another policy engine, while its pods go on.
+
+    Node after node gets an agent of the new engine. It takes over before the rules of the old one go, so that no
+    connection is denied or let through that policies say otherwise of, and open ones live on. New pods of a node wait
+    meanwhile. With none the agents end and their rules are taken away; policies stay stored, and the next update to an
+    engine enforces them again.
+
+    If an engine does not get into force on a node, that node and those after it keep what they had.
+
+    \b
+    Examples:
+      ringfence lab update --network-policy ebpf
+      ringfence lab update --network-policy none        what would pods reach without policies?
+      ringfence lab update --name demo --network-policy nftables
+    """
+    from ringfence.cli.progress import Steps
+    from ringfence.lab import lifecycle
+
+    engine = choose_engine(cast("NetworkPolicy", network_policy))
+    with Steps(f'lab "{name}"') as steps:
+        now = lifecycle.update(name, policy=engine, progress=steps.show)
+    if output == "json":
+        click.echo(json.dumps(_as_json(now)))
+        return
+    enforced = "no policy is enforced" if engine == "none" else f"{engine} enforces policies"
+    click.echo(f'lab "{name}": {enforced} on {len(now.nodes)} nodes')
 
 
 @command.command()

@@ -14,7 +14,7 @@ import msgspec
 from ringfence.errors import UsageError
 
 NetworkPlugin = Literal["azure", "kubenet"]
-NetworkPolicy = Literal["nftables", "memory", "none"]
+NetworkPolicy = Literal["nftables", "ebpf", "memory", "none"]
 PodStart = Literal["closed", "open"]
 
 API_SERVER_PORT = 6443  # on the addresses inside the lab
@@ -143,3 +143,10 @@ def read_config(paths: LabPaths) -> LabConfig:
     except FileNotFoundError:
         name = paths.directory.name
         raise UsageError(f'there is no lab "{name}"; bring it up with: ringfence lab up --name {name}') from None
+
+
+def write_config(paths: LabPaths, config: LabConfig) -> None:
+    """Write a lab's configuration, whole or not at all."""
+    fresh = paths.config.with_suffix(".new")
+    fresh.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
+    fresh.replace(paths.config)

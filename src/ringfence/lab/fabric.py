@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ringfence.errors import HostLacks, HostRefused, UsageError
 from ringfence.host import netns
-from ringfence.lab import rtnetlink, sources, topology_state
+from ringfence.lab import engines, rtnetlink, sources, topology_state
 from ringfence.lab.rtnetlink import Request, RouteSocket
 from ringfence.lab.topology import BRIDGE, PREFIX, UPLINK, ExternalPlan, NodePlan, PodPlan, Topology, lab_of
 from ringfence.lab.topology_state import GATEWAY_MAC, RouteKind, Settings, State
@@ -66,10 +66,13 @@ def build(topology: Topology) -> None:
 
 
 def destroy(lab: str) -> None:
-    """Take the names of all of a lab's namespaces away, also of a lab that was killed. The kernel ends a namespace
-    with the last process in it: those are the caller's to end.
+    """Take the names of all of a lab's namespaces away, also of a lab that was killed, and what engines hold in them.
+
+    The kernel ends a namespace with the last process in it: those are the caller's to end, before.
     """
     for name in leftovers(lab):
+        if netns.exists(name):
+            engines.forget(name)
         netns.delete(name)
 
 

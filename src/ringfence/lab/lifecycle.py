@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bring a lab up, take it down, and say how it is.
+"""Bring a lab up, change it, take it down, and say how it is.
 
-``up`` leaves nothing half made: whatever fails, what it made is taken away again. ``down`` also finds what a killed
-lab left: processes by the namespaces they live in, namespaces by their names.
+``up`` leaves nothing half made: whatever fails, what it made is taken away again. ``update`` changes the policy engine
+of a lab that runs. ``down`` also finds what a killed lab left (``remains``).
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -36,7 +34,9 @@ from ringfence.lab.config import (
     labs_directory,
     paths_of,
     read_config,
+    write_config,
 )
+from ringfence.lab.remains import clean
 
 START_TIMEOUT = 30.0  # seconds for a lab to become ready
 STOP_TIMEOUT = supervisor.GRACE + 7.0  # seconds for its supervisor to stop everything
@@ -85,7 +85,7 @@ def up(
     _refuse_running(paths)
     if paths.config.exists():
         progress("removing what a killed lab of this name left, its objects too")
-    _clean(name, paths)
+    clean(name, paths)
     paths.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     config = LabConfig(name, _free_port(port), nodes, plugin, policy, pod_start, tuple(agent_options))
     try:
@@ -93,13 +93,13 @@ def up(
         fabric = _build_fabric(config)
         _write_credentials(config, paths, fabric)
         paths.pods.mkdir()
-        paths.config.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
+        write_config(paths, config)
         progress("API server, agents and kubelets")
         process = _start_supervisor(paths)
         return _wait_ready(config, paths, process)
     except BaseException:
         _stop_supervisor(paths)
-        _clean(name, paths)
+        clean(name, paths)
         raise
 
 
@@ -111,8 +111,31 @@ def down(name: str, *, progress: Progress = lambda _: None) -> bool:
     if existed:
         _stop_supervisor(paths)
     progress("removing namespaces")
-    left = _clean(name, paths)
+    left = clean(name, paths)
     return existed or left
+
+
+def update(name: str, *, policy: NetworkPolicy, progress: Progress = lambda _: None) -> LabStatus:
+    """Give a lab that runs another policy engine, node after node, and wait until that alone is in force everywhere.
+
+    With ``none`` nothing is. Raises ``HostRefused`` if a node does not get there; the next ``update`` goes on.
+    """
+    paths = paths_of(name)
+    config = read_config(paths)
+    if config.simulated or policy == "memory":
+        raise UsageError(
+            f'lab "{name}" cannot change between simulated and real; '
+            f"take it down, and bring it up with: ringfence lab up --name {name} --network-policy {policy}"
+        )
+    if not _running(paths):
+        raise UsageError(
+            f'lab "{name}" is not running; bring it up with: ringfence lab up --name {name} --network-policy {policy}'
+        )
+    config = msgspec.structs.replace(config, network_policy=policy)
+    write_config(paths, config)
+    os.kill(int(paths.lock.read_text()), signal.SIGHUP)
+    with Connection(load_access(str(paths.kubeconfig))) as connection:
+        return _wait_in_force(config, paths, connection, progress)
 
 
 def status(name: str) -> LabStatus:
@@ -138,15 +161,20 @@ def node_names(count: int) -> tuple[str, ...]:
     return tuple(f"aks-nodepool1-{index:06d}" for index in range(count))
 
 
-def _refuse_running(paths: LabPaths) -> None:
+def _running(paths: LabPaths) -> bool:
     held = supervisor.lock(paths)
-    if held is None:
+    if held is not None:
+        os.close(held)
+    return held is None
+
+
+def _refuse_running(paths: LabPaths) -> None:
+    if _running(paths):
         name = paths.directory.name
         raise UsageError(
             f'lab "{name}" is running already; take it down with "ringfence lab down --name {name}", '
             "or give the new one another --name"
         )
-    os.close(held)
 
 
 def _free_port(wanted: int | None) -> int:
@@ -198,6 +226,33 @@ def _wait_ready(config: LabConfig, paths: LabPaths, process: subprocess.Popen[by
             time.sleep(_POLL)
 
 
+def _wait_in_force(config: LabConfig, paths: LabPaths, connection: Connection, progress: Progress) -> LabStatus:
+    from ringfence.lab import engines, topology  # noqa: PLC0415 - a simulated lab has no namespaces
+
+    plan = topology.plan_topology(config.name, config.network_plugin, config.nodes)
+    wanted = set() if config.network_policy == "none" else {config.network_policy}
+    for number, node in enumerate(plan.nodes, start=1):
+        progress(f"{config.network_policy} on node {number} of {len(plan.nodes)}")
+        deadline = time.monotonic() + supervisor.SETTLE + supervisor.GRACE
+        while engines.in_force(node.netns) != wanted:
+            if time.monotonic() > deadline:
+                raise HostRefused(
+                    f"node {node.name} does not get {config.network_policy} alone into force; "
+                    "what it had is still in force",
+                    asked=str(paths.directory),
+                    answered=_last_words(paths),
+                )
+            time.sleep(_POLL)
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        now = _status(config, paths, connection)
+        if all(node.ready for node in now.nodes):
+            return now
+        if time.monotonic() > deadline:
+            raise HostRefused(f"not all nodes are ready ({_missing(now)})", asked="", answered=_last_words(paths))
+        time.sleep(_POLL)
+
+
 def _missing(now: LabStatus) -> str:
     waiting = [f"node {node.name}: {node.reason or 'not ready'}" for node in now.nodes if not node.ready]
     return "; ".join(waiting) or now.problem or "its nodes did not register"
@@ -214,16 +269,14 @@ def _last_words(paths: LabPaths) -> str:
 
 def _status(config: LabConfig, paths: LabPaths, connection: Connection) -> LabStatus:
     server = f"https://127.0.0.1:{config.port}"
-    held = supervisor.lock(paths)
-    if held is not None:
-        os.close(held)
+    running = _running(paths)
     try:
         nodes = msgspec.json.decode(connection.get("/api/v1/nodes"))["items"]
         pods = msgspec.json.decode(connection.get("/api/v1/pods", {"limit": "1"}))
     except RingfenceError as error:
-        return LabStatus(config, held is None, server, problem=str(error))
+        return LabStatus(config, running, server, problem=str(error))
     count = len(pods["items"]) + int(pods["metadata"].get("remainingItemCount", 0))
-    return LabStatus(config, held is None, server, tuple(_node_status(node) for node in nodes), count)
+    return LabStatus(config, running, server, tuple(_node_status(node) for node in nodes), count)
 
 
 def _node_status(node: dict[str, Any]) -> NodeStatus:
@@ -242,50 +295,6 @@ def _stop_supervisor(paths: LabPaths) -> None:
             os.kill(int(paths.lock.read_text()), number)
         time.sleep(0.05)
     os.close(held)
-
-
-def _clean(name: str, paths: LabPaths) -> bool:
-    """Remove whatever is left of a lab that no supervisor runs; tell whether namespaces or processes were left."""
-    left = _clean_namespaces(name) if os.geteuid() == 0 else False
-    _kill_orphans(paths)
-    shutil.rmtree(paths.directory, ignore_errors=True)
-    return left
-
-
-def _clean_namespaces(name: str) -> bool:
-    from ringfence.lab import fabric  # noqa: PLC0415 - needs the kernel's help, so only with the rights for it
-
-    names = fabric.leftovers(name)
-    for pid in _processes_in(names):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    fabric.destroy(name)
-    return bool(names)
-
-
-def _processes_in(names: Sequence[str]) -> Iterator[int]:
-    """Find the processes that live in the network namespaces of these names: they can only be the lab's."""
-    from ringfence.host import netns  # noqa: PLC0415 - as above
-
-    inodes = {netns.path(name).stat().st_ino for name in names if netns.exists(name)}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and inodes:
-            with contextlib.suppress(OSError):  # gone meanwhile
-                if (entry / "ns" / "net").stat().st_ino in inodes:
-                    yield int(entry.name)
-
-
-def _kill_orphans(paths: LabPaths) -> None:
-    """End the lab's own processes that outlived their supervisor: their command line names the lab's directory."""
-    directory = str(paths.directory).encode()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            ours = b"-m" in words and any(word.startswith(b"ringfence") for word in words)
-            if ours and any(word == directory or word.startswith(directory + b"/") for word in words):
-                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def require_namespaces() -> None:

@@ -25,7 +25,7 @@ from ringfence.lab.addressing import AddressPool
 from ringfence.lab.config import LabConfig, LabPaths, read_config
 from ringfence.lab.nodes.calls import TurnTakingClient
 from ringfence.lab.nodes.events import Recorder
-from ringfence.lab.nodes.gate import AgentGate, Gate, OpenGate
+from ringfence.lab.nodes.gate import AgentGate, ChosenGate, Gate
 from ringfence.lab.nodes.kubelet import Kubelet
 from ringfence.lab.nodes.network import FabricNetwork, Network
 from ringfence.lab.nodes.node import Node
@@ -74,9 +74,8 @@ class Lab:
 
     def gate(self, node: str) -> Gate:
         """Return the gate of a node."""
-        if self.config.network_policy == "none":
-            return OpenGate()
-        return AgentGate(self.paths.gate_socket(node), node, self.config.pod_start)
+        agent = AgentGate(self.paths.gate_socket(node), node, self.config.pod_start)
+        return ChosenGate(agent, lambda: read_config(self.paths).network_policy != "none")
 
     def network(self, plan: NodePlan) -> Network:
         """Return the network of a node."""

@@ -7,6 +7,7 @@ In doubt, closed: no answer is a no. Where pods are to start open (``lab up --po
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -96,3 +97,27 @@ class AgentGate:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+class ChosenGate:
+    """The gate that a node has now: ``lab update`` may give the lab a policy engine, and take it away."""
+
+    def __init__(self, agent: AgentGate, enforced: Callable[[], bool]) -> None:
+        self._agent = agent
+        self._open = OpenGate()
+        self._enforced = enforced
+
+    def _now(self) -> Gate:
+        return self._agent if self._enforced() else self._open
+
+    async def closed(self, namespace: str, name: str, uid: str, addresses: tuple[str, ...]) -> str:
+        """Wait a while for the pod's policy; return why it is still closed, or nothing once it is open."""
+        return await self._now().closed(namespace, name, uid, addresses)
+
+    async def unready(self) -> str:
+        """Return why the node's agent is not ready, or nothing."""
+        return await self._now().unready()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._agent.close()
