@@ -52,7 +52,7 @@ class Expectations:
     def of(self, flow: Flow, verdict: Verdict) -> Mapping[Kind, Answer]:
         """Return the answer to each kind of packet of a flow, of which the oracle has said a verdict."""
         client, server = self._entries.get(flow.source), self._entries.get(flow.destination)
-        first = self._first(flow, verdict)
+        first = self.first(flow)._replace(passes=int(False not in local(verdict, self._program.node)))
         return {
             Kind.OPENS: first,
             Kind.MIDST: _dropped(_MID_CONNECTION, (client, (_INGRESS,)), (server, (_EGRESS,))) or first,
@@ -62,17 +62,20 @@ class Expectations:
             Kind.NOTHING: _NO_PACKET,
         }
 
-    def _first(self, flow: Flow, verdict: Verdict) -> Answer:
-        allowed = False not in local(verdict, self._program.node)
-        asked = list(_asked(judge(self._program, flow)))
+    def first(self, flow: Flow) -> Answer:
+        """Return the answer to the first packet of a flow, as the interpreter has it."""
+        judgement = judge(self._program, flow)
+        asked = list(_asked(judgement))
         if not asked:
-            return Answer(int(allowed))
+            return Answer(int(judgement.allowed))
         direction, half = next(((d, h) for d, h in asked if not h.allowed), asked[-1])
         subject = self._entries[flow.destination if direction is _INGRESS else flow.source]
         rule, reason = 0, _NO_RULE
         if half.origin is not None:
             rule, reason = self._rules[NamedRule(Action.ALLOW if half.allowed else Action.DENY, half.origin)], 0
-        return Answer(int(allowed), _mark(reason, direction), rule, int(subject.ruleset(direction) or "0", 16))
+        return Answer(
+            int(judgement.allowed), _mark(reason, direction), rule, int(subject.ruleset(direction) or "0", 16)
+        )
 
 
 def _asked(judgement: Judgement) -> Iterator[tuple[Direction, Half]]:
