@@ -50,7 +50,7 @@ def test_every_cell_of_a_cluster_is_decided_as_the_program_decides_it(world: Wor
             assert flat.judge(cell.flow) == judge(program, cell.flow)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(programs)
 def test_nothing_is_said_twice_and_nothing_is_missing(program: Program) -> None:
     """Whatever is named is there, and whatever is there is named; what says no more than another thing is left out."""
@@ -72,7 +72,7 @@ def test_nothing_is_said_twice_and_nothing_is_missing(program: Program) -> None:
         assert view != View(None, None, None, blocks.find(address) or NO_ATOM, own_node=False)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(programs)
 def test_a_profile_has_as_few_spans_as_possible(program: Program) -> None:
     """Sorted, apart from each other or decided differently, and never as the rest is."""

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
-from ringfence.compiler.flat import AtomId, Covering, FlatProgram, NamedRule, Pair, Profile, ProfileId, RuleId, View
+from ringfence.compiler.flat import AtomId, Covering, NamedRule, Pair, Profile, ProfileId, RuleId, View
 from ringfence.model.addresses import Address, Network
 from ringfence.model.settings import Settings
 
@@ -31,41 +31,6 @@ class FlatChange:
     profiles: Mapping[ProfileId, Profile | None]
     rules: Mapping[RuleId, NamedRule | None]
 
-    @property
-    def empty(self) -> bool:
-        """Tell whether nothing differs."""
-        return self.settings is None and not any(getattr(self, name) for name in _MAPS)
-
-
-_MAPS = tuple(field.name for field in fields(FlatChange) if field.name != "settings")
-
-
-def flat_difference(old: FlatProgram, new: FlatProgram) -> FlatChange:
-    """Return what a flattened program says that another, of the same node, does not."""
-    return FlatChange(
-        settings=None if new.settings == old.settings else new.settings,
-        **{name: _difference(getattr(old, name), getattr(new, name)) for name in _MAPS},
-    )
-
-
-def changed(flat: FlatProgram, change: FlatChange) -> FlatProgram:
-    """Return a flattened program with a change."""
-    return FlatProgram(
-        node=flat.node,
-        settings=change.settings or flat.settings,
-        **{name: _with(getattr(flat, name), getattr(change, name)) for name in _MAPS},
-    )
-
-
-def _difference(old: Mapping[K, V], new: Mapping[K, V]) -> dict[K, V | None]:
-    come: dict[K, V | None] = {key: value for key, value in new.items() if old.get(key) != value}
-    return come | dict.fromkeys(old.keys() - new.keys())
-
-
-def _with(old: Mapping[K, V], change: Mapping[K, V | None]) -> dict[K, V]:
-    both: dict[K, V | None] = {**old, **change}
-    return {key: value for key, value in both.items() if value is not None}
-
 
 class Changing(Generic[K, V]):
     """A dict that remembers what has become of it since it was last asked."""
@@ -84,11 +49,6 @@ class Changing(Generic[K, V]):
     def drop(self, key: K) -> None:
         """Take a key out, if it is there."""
         self._before.setdefault(key, self._now.pop(key, None))
-
-    def drop_all(self, keys: Iterable[K]) -> None:
-        """Take keys out."""
-        for key in keys:
-            self.drop(key)
 
     def take(self) -> dict[K, V | None]:
         """Return what is different from what it was when this was called the last time: None for what is gone."""

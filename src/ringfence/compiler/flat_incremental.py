@@ -65,8 +65,9 @@ class KeptFlat:
 
         Raises ``Unsupported`` as ``flatten`` does; everything is as before then.
         """
-        old, self._program = self._program, self._refused(program)
-        gone, come = _exchanged(old.rulesets, program.rulesets)
+        gone, come = _exchanged(self._program.rulesets, program.rulesets)
+        refuse_passes(come, self._dataplane)
+        old, self._program = self._program, program
         same = {ruleset.id for ruleset in gone} & {ruleset.id for ruleset in come}
         self._pairs.drop_rulesets((ruleset.id for ruleset in gone if ruleset.id not in same), self._parts)
         self._views.change_endpoints(*_exchanged(old.endpoints, program.endpoints))
@@ -87,11 +88,6 @@ class KeptFlat:
             profiles=self._pairs.profiles.take(),
             rules=self._pairs.rules.take(),
         )
-
-    def _refused(self, program: Program) -> Program:
-        if program.rulesets is not self._program.rulesets:
-            refuse_passes(program.rulesets, self._dataplane)
-        return program
 
     def _change_peer_sets(self, old: tuple[PeerSet, ...], new: tuple[PeerSet, ...]) -> list[Stretch]:
         """Exchange peer sets; returns where other blocks may cover addresses now."""
