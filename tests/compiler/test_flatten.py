@@ -16,12 +16,21 @@ from ringfence.compiler.flat_interpret import FlatJudge, judge_flat
 from ringfence.compiler.flatten import flatten
 from ringfence.compiler.interpret import Ground, judge
 from ringfence.compiler.longest_prefix import LongestPrefix
-from ringfence.compiler.program import CompiledRule, EndpointEntry, PeerSet, PeerSetId, Program, Ruleset, RulesetId
+from ringfence.compiler.program import (
+    CompiledRule,
+    EndpointEntry,
+    PeerSet,
+    PeerSetId,
+    PortSpan,
+    Program,
+    Ruleset,
+    RulesetId,
+)
 from ringfence.errors import Unsupported
 from ringfence.model.cluster import PodKey
 from ringfence.model.flow import Flow
 from ringfence.model.policy import ANY_PEER, Action, Direction, ObjectRef, Origin
-from ringfence.model.ports import ANY_TRAFFIC, Protocol
+from ringfence.model.ports import ANY_TRAFFIC, PortRange, Protocol
 from ringfence.semantics.space import space
 from tests.compiler.programs import FLOWS, programs
 from tests.fuzz.worlds import NODES, World, worlds
@@ -134,6 +143,19 @@ def test_a_pair_that_decides_as_its_ruleset_always_does_is_left_out() -> None:
     flat = flatten(_program(everybody, replace(everybody, peers=PeerSetId("s")), addresses=("192.0.2.1",)), "test")
 
     assert set(flat.pairs) == {(RulesetId("r"), NO_ATOM)}
+
+
+def test_a_protocol_without_ports_is_decided_by_the_first_rule_that_names_it() -> None:
+    """Whatever ports a program says that it has there."""
+    later, earlier = ((PortSpan(Protocol.ICMP, PortRange(port, port)),) for port in (7, 3))
+    denying = replace(RULE, action=Action.DENY, traffic=later)
+    program = _program(denying, replace(denying, action=Action.ALLOW, traffic=earlier))
+    flow = Flow(ip_address("10.0.0.9"), ip_address("10.0.0.1"), Protocol.ICMP)
+    (profile,) = flatten(program, "test").profiles.values()
+
+    assert [span for span, _ in profile.traffic] == [PortSpan(Protocol.ICMP, PortRange(0, 65535))]
+    assert judge_flat(flatten(program, "test"), flow) == judge(program, flow)
+    assert not judge(program, flow).allowed
 
 
 def test_a_program_of_no_pods_says_nothing() -> None:

@@ -34,7 +34,7 @@ class KeptPairs:
     def __init__(self) -> None:
         self._painter = Painter()
         self._profiles: dict[RulesetId, RulesetProfiles] = {}
-        self._atoms: dict[AtomId, Covering] = {}
+        self._atoms: dict[AtomId, Covering] = {NO_ATOM: ()}
         self._askers: dict[PeerSetId, set[RulesetId]] = defaultdict(set)
         self._of_part: dict[PartId, set[AtomId]] = defaultdict(set)
         self._uses: Counter[ProfileId] = Counter()
@@ -77,7 +77,7 @@ class KeptPairs:
             for peer_set in profiles.peer_sets:
                 self._askers[peer_set].add(ruleset.id)
             for atom in self._met(profiles, parts):
-                self._put(ruleset.id, atom, _sets(self._atoms.get(atom, ()), owners))
+                self._put(ruleset.id, atom, _sets(self._atoms[atom], owners))
         if self._painter.size > LEAST_FORGOTTEN + 4 * len(self.pairs.now):
             self._painter.forget()
 
