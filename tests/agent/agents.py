@@ -15,6 +15,9 @@ from typing import Any
 
 import aiohttp
 
+from ringfence.dataplanes.ebpf.decode import decode
+from ringfence.dataplanes.ebpf.folders import forget
+from ringfence.dataplanes.ebpf.place import Place
 from ringfence.host import netns, process
 from ringfence.kube.testing import ApiServer
 
@@ -27,6 +30,7 @@ def made_namespace() -> Iterator[str]:
     netns.create(NAME)
     process.run(["ip", "-n", NAME, "link", "set", "lo", "up"])
     yield NAME
+    forget(netns.path(NAME))
     netns.delete(NAME)
 
 
@@ -72,7 +76,7 @@ async def agent(
     directory: Path,
     url: str,
     *words: str,
-    dataplane: str = "auto",
+    dataplane: str = "nftables",
     drift_interval: float = 0.1,
     env: dict[str, str] | None = None,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
@@ -121,6 +125,19 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.005)
 
 
-def rules(namespace: str) -> str:
-    """Return the namespace's whole nftables ruleset with its handles: equal text means that nothing was written."""
-    return process.run(["ip", "netns", "exec", namespace, "nft", "-a", "list", "ruleset"]).stdout
+def rules(namespace: str, dataplane: str = "nftables") -> str:
+    """Return all that a dataplane holds in a namespace: equal text means that nothing was written.
+
+    Of nftables the whole ruleset with its handles, of eBPF the program that the tables hold, and their generation.
+    """
+    if dataplane == "nftables":
+        return process.run(["ip", "netns", "exec", namespace, "nft", "-a", "list", "ruleset"]).stdout
+    with netns.enter(namespace):
+        found = Place().adopt()
+    if found is None:
+        return ""
+    store = found.read()
+    found.close()
+    flat = decode(store)
+    lines = [*map(str, flat.views.items()), *map(str, flat.blocks.items()), *map(str, flat.rules.items())]
+    return "\n".join([f"{store.word >> 8}", *sorted(lines)])

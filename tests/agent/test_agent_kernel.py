@@ -26,7 +26,10 @@ def api() -> ApiServer:
     return small_cluster()
 
 
-async def test_rules_outlive_agent_and_api_server(namespace: str, api: ApiServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dataplane", ["nftables", "ebpf"])
+async def test_rules_outlive_agent_and_api_server(
+    namespace: str, api: ApiServer, tmp_path: Path, dataplane: str
+) -> None:
     """Killed, or without API server, the agent leaves every rule as it is; its successor takes over what is there,
     writes nothing that is right already, and enforces what happened meanwhile.
     """
@@ -35,25 +38,25 @@ async def test_rules_outlive_agent_and_api_server(namespace: str, api: ApiServer
         return (await get(tmp_path, "/readyz"))[0] == 200
 
     async def sees_late() -> bool:
-        return "10.1.0.3" in rules(namespace)
+        return "10.1.0.3" in rules(namespace, dataplane)
 
     async with serving(api, namespace):
         port = int(api.url.rpartition(":")[2])
-        async with agent(namespace, tmp_path, api.url) as first:
+        async with agent(namespace, tmp_path, api.url, dataplane=dataplane) as first:
             await until(ready)
-            enforced = rules(namespace)
+            enforced = rules(namespace, dataplane)
             assert "10.1.0.1" in enforced
             assert "demo-policy" in enforced
             first.send_signal(signal.SIGKILL)
             await first.wait()
-        assert rules(namespace) == enforced
-        async with agent(namespace, tmp_path, api.url) as second:
+        assert rules(namespace, dataplane) == enforced
+        async with agent(namespace, tmp_path, api.url, dataplane=dataplane) as second:
             await until(ready)
-            assert rules(namespace) == enforced
+            assert rules(namespace, dataplane) == enforced
             second.terminate()
             assert await second.wait() == 0
-        assert rules(namespace) == enforced
-    async with agent(namespace, tmp_path, api.url) as third:
+        assert rules(namespace, dataplane) == enforced
+    async with agent(namespace, tmp_path, api.url, dataplane=dataplane) as third:
 
         async def answers() -> bool:
             return (await get(tmp_path, "/livez"))[0] == 200
@@ -64,7 +67,7 @@ async def test_rules_outlive_agent_and_api_server(namespace: str, api: ApiServer
         await until(answers)
         await until(complains)
         assert not await ready()
-        assert rules(namespace) == enforced
+        assert rules(namespace, dataplane) == enforced
         put_pod(api, "late", "10.1.0.3", app="server")
         async with serving(api, namespace, port):
             await until(sees_late)

@@ -48,8 +48,9 @@ def put_policy(api: ApiServer, number: int) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize("dataplane", ["nftables", "ebpf"])
 async def test_killed_at_any_moment_and_nothing_is_ever_open_or_left(
-    namespace: str, api: ApiServer, tmp_path: Path
+    namespace: str, api: ApiServer, tmp_path: Path, dataplane: str
 ) -> None:
     """An agent is killed again and again while a policy changes, half-way through whatever it does: the pod is isolated
     at every look, and the survivor ends with the last policy and nothing of those before.
@@ -61,38 +62,40 @@ async def test_killed_at_any_moment_and_nothing_is_ever_open_or_left(
         return (await get(tmp_path, "/readyz"))[0] == 200
 
     async with serving(api, namespace):
-        async with agent(namespace, tmp_path, api.url):
+        async with agent(namespace, tmp_path, api.url, dataplane=dataplane):
             await until(ready)
         edits = 0
         for _ in range(4):
-            async with agent(namespace, tmp_path, api.url) as victim:
+            async with agent(namespace, tmp_path, api.url, dataplane=dataplane) as victim:
                 await until(ready)
                 deadline = time.monotonic() + chance.uniform(0.0, 0.15)
                 while time.monotonic() < deadline:
                     edits = (edits + 1) % 250
                     put_policy(api, edits)
                     await asyncio.sleep(chance.uniform(0.0, 0.02))
-                    assert isolated(namespace)
+                    assert isolated(namespace, dataplane)
                 victim.send_signal(signal.SIGKILL)
                 await victim.wait()
-                assert isolated(namespace)
+                assert isolated(namespace, dataplane)
         put_policy(api, 251)
-        async with agent(namespace, tmp_path, api.url):
+        async with agent(namespace, tmp_path, api.url, dataplane=dataplane):
 
             async def last() -> bool:
-                return "192.0.251.0" in rules(namespace)
+                return "192.0.251.0" in rules(namespace, dataplane)
 
             async def alone() -> bool:
-                return not any(f" 192.0.{number}.0" in rules(namespace) for number in range(251))
+                held = rules(namespace, dataplane)
+                return not any(f"192.0.{number}.0" in held for number in range(251))
 
             await until(last)
             await until(alone)
-            assert isolated(namespace)
+            assert isolated(namespace, dataplane)
 
 
-def isolated(namespace: str) -> bool:
-    """Tell whether the kernel sends what is for the server to a chain of ours."""
-    return "10.1.0.1" in rules(namespace) and "demo-policy" in rules(namespace)
+def isolated(namespace: str, dataplane: str = "nftables") -> bool:
+    """Tell whether the kernel has rules for what is for the server."""
+    held = rules(namespace, dataplane)
+    return "10.1.0.1" in held and "demo-policy" in held
 
 
 @pytest.mark.kernel

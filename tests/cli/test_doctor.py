@@ -19,12 +19,13 @@ WITHOUT_PRIVILEGES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 
 @pytest.mark.kernel
 def test_a_machine_that_can_run_labs_is_ready() -> None:
-    """Exit code 0, and both engines can run."""
+    """Exit code 0, every engine can run, and the best one is the default."""
     done = subprocess.run([*DOCTOR, "-o", "json"], capture_output=True, text=True, check=False)
 
     report = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert report["ready"] is True
+    assert report["defaultEngine"] == "ebpf"
     assert {engine["name"]: engine["answer"] for engine in report["engines"]} == {
         "nftables": "yes",
         "ebpf": "yes",
@@ -40,7 +41,7 @@ def test_without_privileges_the_remedy_is_said() -> None:
 
     assert done.returncode == 1, done.stderr
     assert "remedy: run as root" in done.stdout
-    assert "Not ready: nftables" in done.stdout
+    assert "Not ready: no engine that filters packets" in done.stdout
     assert "ringfence lab up --network-policy memory" in done.stdout
 
 

@@ -21,9 +21,9 @@ _WORDS = {True: "yes", False: "no", None: "could not tell"}
 def command(output: str) -> int:
     """Say what this machine can run, what it lacks, and the remedy for each lack.
 
-    The exit code is 0 if the engine that a lab takes by default can run, 1 otherwise. Nothing is changed: what has to
-    be tried is tried in a network namespace of its own that is gone afterwards. The eBPF program is kept if it had to
-    be compiled.
+    The exit code is 0 if an engine that filters packets can run, 1 otherwise; of several, labs and agents take the
+    first in the list by default. Nothing is changed: what has to be tried is tried in a network namespace of its own
+    that is gone afterwards. The eBPF program is kept if it had to be compiled.
 
     \b
     Examples:
@@ -38,7 +38,8 @@ def command(output: str) -> int:
 
     found = [*facts.gather(), compiled()]
     probes = {name: engine.probe() for name, engine in ENGINES.items()}
-    default = next(iter(ENGINES))
+    filtering = [name for name, engine in ENGINES.items() if engine.filters]
+    default = next((name for name in filtering if probes[name].answer is Answer.YES), filtering[0])
     ready = probes[default].answer is Answer.YES
     if output == "json":
         import json
@@ -83,7 +84,7 @@ def _as_text(found: Sequence[Fact], probes: Mapping[str, Probe], *, default: str
     if ready:
         lines.append(f"Ready: labs run with real packets, enforced by {default}.")
     else:
-        lines.append(f"Not ready: {default}, which a lab takes by default, cannot run here.")
+        lines.append("Not ready: no engine that filters packets can run here.")
         lines.append("Simulated labs, without packets, do: ringfence lab up --network-policy memory")
     return lines
 

@@ -155,16 +155,6 @@ ENGINES: Mapping[str, Engine] = {
     engine.name: engine
     for engine in (
         Engine(
-            "nftables",
-            "filters in the kernel, on any Linux >= 5.4",
-            True,
-            _probe_nftables,
-            _build_nftables,
-            _watch_nftables,
-            _present_nftables,
-            _remove_nftables,
-        ),
-        Engine(
             "ebpf",
             "one look-up in the kernel whatever the number of policies",
             True,
@@ -173,6 +163,16 @@ ENGINES: Mapping[str, Engine] = {
             present=_present_ebpf,
             remove=_remove_ebpf,
             forget=_forget_ebpf,
+        ),
+        Engine(
+            "nftables",
+            "filters in the kernel, on any Linux >= 5.4",
+            True,
+            _probe_nftables,
+            _build_nftables,
+            _watch_nftables,
+            _present_nftables,
+            _remove_nftables,
         ),
         Engine("memory", "decides flows in this process; filters no packet", False, _probe_memory, _build_memory),
     )

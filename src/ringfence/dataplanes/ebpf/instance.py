@@ -29,6 +29,8 @@ CELLS, NOW, BUDGETS, EVENTS, COUNTERS = "rf_cells", "rf_now", "rf_budgets", "rf_
 MAPS = (*TABLES, CELLS, NOW, BUDGETS, EVENTS, COUNTERS)
 FILTER, ASK, IN_PLACE = "rf_filter", "rf_ask", "reads_in_place"
 LINK = "link_"
+READINGS = 20
+"""So often the tables are read until no commit has come in between."""
 _ORDER = sys.byteorder
 HOOKS = {
     f"{word}{version}": (family, hook)
@@ -105,12 +107,16 @@ class Instance:
         return self._cells
 
     def read(self) -> Store:
-        """Return what the tables hold."""
-        store = Store({name: self.maps[name].max_entries for name in TABLES}, self.maps[CELLS].max_entries // 2)
-        self._seen = {name: self.maps[name].dump() for name in TABLES}
-        self._written = bytearray(self.cells)
-        store.load({name: self._entries(name) for name in TABLES}, bytes(self._written), self._word(), VIEW_SIZE)
-        return store
+        """Return what the tables hold. Raises ``HostRefused`` if somebody keeps changing them."""
+        for _ in range(READINGS):
+            word = self._word()
+            store = Store({name: self.maps[name].max_entries for name in TABLES}, self.maps[CELLS].max_entries // 2)
+            self._seen = {name: self.maps[name].dump() for name in TABLES}
+            self._written = bytearray(self.cells)
+            if self._word() == word:
+                store.load({name: self._entries(name) for name in TABLES}, bytes(self._written), word, VIEW_SIZE)
+                return store
+        raise HostRefused("another agent keeps changing the eBPF tables", asked="read", answered="")
 
     def holds(self, store: Store) -> bool:
         """Tell whether the tables hold what they should."""
