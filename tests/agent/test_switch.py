@@ -19,7 +19,7 @@ from ringfence.host.turns import turn
 from ringfence.kube.testing import ApiServer
 from tests.agent.agents import agent, get, serving, until
 from tests.dataplanes.conftest import standing
-from tests.dataplanes.nftables.test_nft_atomicity import ALLOWED, DENIED, Hammer
+from tests.dataplanes.hammer import ALLOWED, DENIED, Hammer
 from tests.dataplanes.router import PODS, VERSIONS, Router, address, passes
 
 pytestmark = pytest.mark.kernel
