@@ -99,7 +99,7 @@ class KeptFlat:
         for set_id, peer_set in after.items():
             had = before[set_id].addresses if set_id in before else frozenset()
             self._views.change_direct(PartId(set_id), had - peer_set.addresses, peer_set.addresses - had)
-            if set_id not in before:
+            if set_id not in before:  # one of the same name has the same networks: they are in the expression
                 networks_come += self._own(peer_set)
         for set_id in before.keys() - after.keys():
             self._views.change_direct(PartId(set_id), before[set_id].addresses, ())
