@@ -114,14 +114,27 @@ class HostRefused(RingfenceError):
 
 
 class ProgramRefused(HostRefused):
-    """The kernel's verifier does not accept a BPF program. ``answered`` is its complaint, ``log`` all that it said."""
+    """The kernel's verifier does not accept a BPF program. ``answered`` is its complaint, ``log`` all that it said.
 
-    def __init__(self, program: str, *, file: str, answered: str, log: str) -> None:
+    ``advice`` ends the sentence: what to do, and where the log is kept.
+    """
+
+    def __init__(self, program: str, *, file: str, answered: str, log: str, advice: str = "") -> None:
         self.program = program
+        self.file = file
         self.log = log
+        self.advice = advice
         super().__init__(
             f"the kernel's verifier refuses the BPF program {program}", asked=f"load {file}", answered=answered
         )
+
+    def __str__(self) -> str:
+        return f"{self.fact}; {self.advice}" if self.advice else self.fact
+
+    @property
+    def fact(self) -> str:
+        """The sentence without the advice."""
+        return super().__str__()
 
 
 class Unsupported(RingfenceError):

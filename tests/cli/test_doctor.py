@@ -31,6 +31,10 @@ def test_a_machine_that_can_run_labs_is_ready() -> None:
         "ebpf": "yes",
         "memory": "yes",
     }
+    hooks = {engine["name"]: engine["hook"] for engine in report["engines"] if engine["hook"] is not None}
+    assert list(hooks) == ["ebpf"]
+    assert hooks["ebpf"]["name"] == "netfilter"
+    assert hooks["ebpf"]["reason"]
     assert all(fact["answer"] in ("yes", "no", "could not tell") for fact in report["facts"])
 
 

@@ -23,7 +23,7 @@ from ringfence.agent.policies import PolicyReader
 from ringfence.agent.standing import Standing
 from ringfence.dataplanes.base import Dataplane, Hooked
 from ringfence.dataplanes.memory.apply import MemoryDataplane
-from ringfence.dataplanes.registry import AUTO, ENGINES, Choice, Engine, choose
+from ringfence.dataplanes.registry import AUTO, ENGINES, Choice, Engine, choose, require
 from ringfence.dataplanes.verdicts import Reports
 from ringfence.errors import HostLacks, HostRefused, ProgramRefused, RingfenceError, UsageError
 from ringfence.kube.client import Client
@@ -48,9 +48,12 @@ class Options:
 def choose_engine(name: str) -> Choice:
     """Return the engine; ``auto`` takes only one that filters packets, for an agent that filters none protects nobody.
 
-    Raises ``UsageError`` if none can run here.
+    Raises ``HostLacks`` if the named one cannot run here, ``UsageError`` if none can.
     """
-    return choose(name, {each.name: each for each in ENGINES.values() if each.filters})
+    choice = choose(name, {each.name: each for each in ENGINES.values() if each.filters})
+    if name != AUTO:
+        require(name)
+    return choice
 
 
 async def serve(access: ClusterAccess, options: Options, log: Log) -> None:

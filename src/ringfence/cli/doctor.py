@@ -39,23 +39,28 @@ def command(output: str) -> int:
     found = [*facts.gather(), compiled()]
     probes = {name: engine.probe() for name, engine in ENGINES.items()}
     filtering = [name for name, engine in ENGINES.items() if engine.filters]
-    default = next((name for name in filtering if probes[name].answer is Answer.YES), filtering[0])
-    ready = probes[default].answer is Answer.YES
+    default = next((name for name in filtering if probes[name].answer is Answer.YES), None)
     if output == "json":
         import json
 
-        click.echo(json.dumps(_as_json(found, probes, default=default, ready=ready), indent=2))
+        click.echo(json.dumps(_as_json(found, probes, default=default), indent=2))
     else:
-        click.echo("\n".join(_as_text(found, probes, default=default, ready=ready)))
-    return 0 if ready else 1
+        click.echo("\n".join(_as_text(found, probes, default=default)))
+    return 1 if default is None else 0
 
 
-def _as_json(found: Sequence[Fact], probes: Mapping[str, Probe], *, default: str, ready: bool) -> dict[str, Any]:
+def _as_json(found: Sequence[Fact], probes: Mapping[str, Probe], *, default: str | None) -> dict[str, Any]:
     return {
-        "ready": ready,
+        "ready": default is not None,
         "defaultEngine": default,
         "engines": [
-            {"name": name, "answer": probe.answer.value, "reason": probe.reason, "remedy": _remedy(probe)}
+            {
+                "name": name,
+                "answer": probe.answer.value,
+                "reason": probe.reason,
+                "remedy": _remedy(probe),
+                "hook": None if probe.hook is None else {"name": probe.hook.name, "reason": probe.hook.reason},
+            }
             for name, probe in probes.items()
         ],
         "facts": [
@@ -71,7 +76,7 @@ def _as_json(found: Sequence[Fact], probes: Mapping[str, Probe], *, default: str
     }
 
 
-def _as_text(found: Sequence[Fact], probes: Mapping[str, Probe], *, default: str, ready: bool) -> list[str]:
+def _as_text(found: Sequence[Fact], probes: Mapping[str, Probe], *, default: str | None) -> list[str]:
     lines = ["This machine"]
     for fact in found:
         lines += _entry(fact.name, _WORDS[fact.there], fact.detail, "" if fact.there is not False else fact.remedy)
@@ -80,8 +85,10 @@ def _as_text(found: Sequence[Fact], probes: Mapping[str, Probe], *, default: str
     lines += ["", "Engines"]
     for name, probe in probes.items():
         lines += _entry(name, probe.answer.value, probe.reason, _remedy(probe))
+        if probe.hook is not None:
+            lines.append(f"{'':24}hook {probe.hook.name}: {probe.hook.reason}")
     lines.append("")
-    if ready:
+    if default is not None:
         lines.append(f"Ready: labs run with real packets, enforced by {default}.")
     else:
         lines.append("Not ready: no engine that filters packets can run here.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from ringfence.cli.settings import settings_options
-from ringfence.errors import HostLacks, UsageError
+from ringfence.errors import UsageError
 
 if TYPE_CHECKING:
     from ringfence.lab.config import NetworkPlugin, NetworkPolicy, PodStart
@@ -92,16 +92,14 @@ def up(
 
 def choose_engine(wanted: NetworkPolicy | None) -> NetworkPolicy:
     """Return the engine asked for, or the best that this machine can run; says so where that is a simulation."""
-    from ringfence.dataplanes.base import Answer
-    from ringfence.dataplanes.registry import choose, engine
+    from ringfence.dataplanes.registry import choose, require
     from ringfence.lab import lifecycle
 
     if wanted not in (None, "memory"):
         lifecycle.require_namespaces()
     if wanted is not None:
-        found = engine(wanted).probe() if wanted != "none" else None
-        if found is not None and found.answer is Answer.NO:
-            raise HostLacks(f"{wanted} cannot run here: {found.reason}", remedy=found.remedy or "ringfence doctor")
+        if wanted != "none":
+            require(wanted)
         return wanted
     choice = choose("auto")
     if choice.name == "memory":

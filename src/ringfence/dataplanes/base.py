@@ -81,8 +81,9 @@ class Answer(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Whether this machine can run something: the answer, why, and for a no the remedy."""
+    """Whether this machine can run something: the answer, why, and for a no the remedy; ``hook``: where it stood."""
 
     answer: Answer
     reason: str
     remedy: str = ""
+    hook: Hook | None = None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ringfence.dataplanes.base import Answer, Dataplane, Probe
-from ringfence.errors import UsageError
+from ringfence.errors import HostLacks, UsageError
 
 AUTO = "auto"
 
@@ -188,10 +188,18 @@ def engine(name: str) -> Engine:
         raise UsageError(f'there is no dataplane "{name}"; choose one of {", ".join(ENGINES)}') from None
 
 
+def require(name: str) -> Probe:
+    """Try an engine, and raise ``HostLacks`` if this machine cannot run it; ``UsageError`` if there is none."""
+    found = engine(name).probe()
+    if found.answer is Answer.NO:
+        raise HostLacks(f"{name} cannot run here: {found.reason}", remedy=found.remedy or "see: ringfence doctor")
+    return found
+
+
 def choose(wanted: str = AUTO, engines: Mapping[str, Engine] = ENGINES, passed_over: Sequence[str] = ()) -> Choice:
     """Return the engine of a name, or for ``auto`` the best that this machine can run.
 
-    A named engine is not probed: running it will say what is missing. ``passed_over`` says why others were not taken.
+    A named engine is not probed: that is for ``require``. ``passed_over`` says why others were not taken.
     Raises ``UsageError`` if nothing can run.
     """
     if wanted != AUTO:

@@ -79,7 +79,7 @@ def libnftables() -> Fact:
         with nft.Nft() as handle:
             return f"version {handle.objects('tables')[0]['metainfo']['version']}, and the kernel answers"
 
-    return tried(name, use, ask, remedy="a kernel with CONFIG_NF_TABLES")
+    return tried(name, use, ask, remedy="use a kernel with CONFIG_NF_TABLES")
 
 
 def conntrack() -> Fact:

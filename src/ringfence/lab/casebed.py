@@ -19,7 +19,7 @@ from ringfence.cases.run import verdicts
 from ringfence.cases.script import Asks, Connection, Event, Fate, Objects, Probe, Script
 from ringfence.compiler.compile import compile_program
 from ringfence.dataplanes import registry
-from ringfence.dataplanes.base import Answer, Dataplane
+from ringfence.dataplanes.base import Dataplane
 from ringfence.errors import HostLacks, UsageError
 from ringfence.host import netns
 from ringfence.lab import fabric, icmperrors, prober
@@ -51,9 +51,7 @@ def require(dataplane: str) -> None:
             f"to try cases on {dataplane} needs root: each gets network namespaces of its own",
             remedy="run it with sudo",
         )
-    found = registry.engine(dataplane).probe()
-    if found.answer is Answer.NO:
-        raise HostLacks(found.reason, remedy=found.remedy or "ringfence doctor says more")
+    registry.require(dataplane)
 
 
 def with_packets(dataplane: str, plugin: NetworkPlugin, settings: Settings) -> Packets:

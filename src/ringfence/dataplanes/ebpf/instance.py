@@ -17,6 +17,7 @@ from ringfence.dataplanes import base
 from ringfence.dataplanes.ebpf.layout import VIEW_SIZE
 from ringfence.dataplanes.ebpf.render import FACTS, Entries
 from ringfence.dataplanes.ebpf.store import PLACES, TABLES, Commit, Store
+from ringfence.dataplanes.ebpf.verifierlog import kept
 from ringfence.errors import HostRefused, ProgramRefused
 from ringfence.host import netns
 from ringfence.host.bpf import pins
@@ -43,11 +44,18 @@ PRIORITIES = range(10, 42)
 
 
 def load(path: Path, sizes: Mapping[str, int]) -> Instance:
-    """Load an object file with tables of these sizes; nothing is attached or pinned yet."""
+    """Load an object file with tables of these sizes; nothing is attached or pinned yet.
+
+    Raises ``ProgramRefused``, which says where all is kept that the verifier said.
+    """
     try:
         return load_reading(path, sizes, in_place=True)
     except ProgramRefused:
+        pass
+    try:
         return load_reading(path, sizes, in_place=False)
+    except ProgramRefused as error:
+        raise kept(error) from None
 
 
 def load_reading(path: Path, sizes: Mapping[str, int], *, in_place: bool) -> Instance:

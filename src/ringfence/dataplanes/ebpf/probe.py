@@ -7,7 +7,7 @@ from ringfence.compiler.program import empty_program
 from ringfence.dataplanes.base import Answer, Hook, Probe
 from ringfence.dataplanes.ebpf.apply import EbpfDataplane
 from ringfence.dataplanes.ebpf.build import object_path
-from ringfence.errors import HostLacks, HostRefused
+from ringfence.errors import HostLacks, HostRefused, ProgramRefused
 from ringfence.host import netns
 from ringfence.host.fact import Fact
 
@@ -28,9 +28,13 @@ def probe() -> Probe:
         hook = netns.in_fresh(tried)
     except HostLacks as error:
         return Probe(Answer.NO, error.what, error.remedy)
+    except ProgramRefused as error:
+        return Probe(Answer.NO, error.fact, error.advice)
     except HostRefused as error:
         return Probe(Answer.NO, str(error))
-    return Probe(Answer.YES, f"the kernel takes its programs; hook {hook.name}: {hook.reason}")
+    except OSError as error:
+        return Probe(Answer.UNKNOWN, f"could not be tried: {error}")
+    return Probe(Answer.YES, "the kernel takes its programs and runs them", hook=hook)
 
 
 def compiled() -> Fact:

@@ -10,6 +10,7 @@ from ringfence.errors import HostLacks
 from ringfence.host import fact
 from ringfence.host.bpf import libbpf
 from ringfence.host.bpf.links import Family, Hook, NetfilterPlace, TcxPlace, attach_netfilter, attach_tcx
+from ringfence.host.bpf.objects import KERNEL_TYPES
 from ringfence.host.bpf.pins import ROOT
 from ringfence.host.bpf.programs import AttachType, BpfProgram, ProgramType
 from ringfence.host.fact import Fact
@@ -26,7 +27,7 @@ def programs() -> Fact:
         with BpfProgram.constant(_NEXT, ProgramType.SCHED_CLS):
             return "the kernel took a program"
 
-    return fact.tried("BPF", _USE, load, remedy="a kernel with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF")
+    return fact.tried("BPF", _USE, load, remedy="use a kernel with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF")
 
 
 def netfilter_links() -> Fact:
@@ -38,7 +39,7 @@ def netfilter_links() -> Fact:
             attach_netfilter(program, place).close()
         return "a program was at a hook"
 
-    remedy = "a kernel from 6.4 on with CONFIG_NETFILTER_BPF_LINK"
+    remedy = "use a kernel from 6.4 on with CONFIG_NETFILTER_BPF_LINK"
     return fact.tried("netfilter-BPF", f"{_USE}, at netfilter's hooks", attach, remedy=remedy)
 
 
@@ -50,13 +51,13 @@ def tcx_links() -> Fact:
             attach_tcx(program, TcxPlace(_LOOPBACK, AttachType.TCX_INGRESS)).close()
         return "a program was at an interface"
 
-    remedy = "a kernel from 6.6 on with CONFIG_NET_XGRESS"
+    remedy = "use a kernel from 6.6 on with CONFIG_NET_XGRESS"
     return fact.tried("TCX", f"{_USE}, at interfaces", attach, remedy=remedy)
 
 
 def btf() -> Fact:
     """Whether the kernel describes its own types, so that programs find their way in them."""
-    return fact.present("BTF", _USE, Path("/sys/kernel/btf/vmlinux"), remedy="a kernel with CONFIG_DEBUG_INFO_BTF")
+    return fact.present("BTF", _USE, KERNEL_TYPES, remedy="use a kernel with CONFIG_DEBUG_INFO_BTF")
 
 
 def bpffs() -> Fact:
@@ -70,7 +71,7 @@ def bpffs() -> Fact:
         return Fact(name, use, True, f"at {', '.join(places)}")
     if "bpf" in known.split():
         return Fact(name, use, True, f"not mounted yet; it will be at {ROOT} when it is needed")
-    return Fact(name, use, False, "the kernel knows no file system bpf", "a kernel with CONFIG_BPF_SYSCALL")
+    return Fact(name, use, False, "the kernel knows no file system bpf", "use a kernel with CONFIG_BPF_SYSCALL")
 
 
 def library() -> Fact:

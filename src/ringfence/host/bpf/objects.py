@@ -18,12 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ringfence.errors import HostRefused, ProgramRefused, RingfenceError
+from ringfence.errors import HostLacks, HostRefused, ProgramRefused, RingfenceError
 from ringfence.host.bpf.libbpf import listening, load_library, why
 from ringfence.host.bpf.maps import BpfMap
 from ringfence.host.bpf.programs import AttachType, BpfProgram, ProgramType
 from ringfence.host.bpf.syscall import Command, refusal
 
+KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
+
+_NO_TYPES = "Error loading vmlinux BTF"
 _LOG_BEGIN, _LOG_END = "-- BEGIN PROG LOAD LOG --\n", "-- END PROG LOAD LOG --"
 
 # linux/btf.h: a type is its name, its kind with a count, and one more word; of a section follow its variables, each
@@ -182,6 +185,11 @@ class BpfObject:
             log = rest.partition(_LOG_END)[0].removesuffix("libbpf: ")
             program = before.rpartition("prog '")[2].partition("'")[0]
             return ProgramRefused(program, file=str(self._path), answered=_complaint(log), log=log)
+        if _NO_TYPES in text:
+            return HostLacks(
+                f"this kernel does not tell how its own types look (BTF; there is no {KERNEL_TYPES})",
+                remedy="use a kernel with CONFIG_DEBUG_INFO_BTF",
+            )
         if number == errno.EPERM:
             return refusal(Command.PROG_LOAD, number, f"the BPF object {self._path} cannot be loaded")
         return HostRefused(

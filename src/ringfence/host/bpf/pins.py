@@ -44,7 +44,10 @@ def mount(root: Path = ROOT) -> None:
     try:
         directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise HostLacks(f"there is no {root} to mount a bpffs on", remedy="a kernel with CONFIG_BPF_SYSCALL") from None
+        raise HostLacks(
+            f"there is no {root} to mount a bpffs on",
+            remedy="mount sysfs on /sys, or use a kernel with CONFIG_BPF_SYSCALL",
+        ) from None
     try:
         # By one at a time: a second bpffs on top of the first would hide the pins in that.
         fcntl.flock(directory, fcntl.LOCK_EX)
@@ -61,7 +64,7 @@ def _mount(root: Path) -> None:
     if number == errno.EPERM:
         raise HostLacks(f"mounting a bpffs on {root} needs CAP_SYS_ADMIN", remedy=REMEDY)
     if number == errno.ENODEV:
-        raise HostLacks("this kernel has no bpffs", remedy="a kernel with CONFIG_BPF_SYSCALL")
+        raise HostLacks("this kernel has no bpffs", remedy="use a kernel with CONFIG_BPF_SYSCALL")
     raise HostRefused(
         f"a bpffs cannot be mounted on {root}", asked=f"mount -t bpf bpf {root}", answered=os.strerror(number)
     )
@@ -75,6 +78,16 @@ def make_directory(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except PermissionError:
         raise HostLacks(f"the directory of pins {directory} cannot be made", remedy=REMEDY) from None
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            raise HostLacks(
+                f"the bpffs on {ROOT} is read-only", remedy=f"make it writable: mount -o remount,rw {ROOT}"
+            ) from None
+        raise HostRefused(
+            f"the directory of pins {directory} cannot be made",
+            asked=f"mkdir {directory}",
+            answered=error.strerror or "",
+        ) from None
     if not is_bpffs(directory):
         raise HostRefused(f"{directory} is in no bpffs", asked=f"mkdir {directory}", answered="")
 

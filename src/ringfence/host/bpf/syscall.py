@@ -88,7 +88,7 @@ def call(command: Command, attr: Buffer | bytes, what: str) -> int:
 def refusal(command: Command, number: int, what: str) -> RingfenceError:
     """Return the error for an error number."""
     if number == errno.ENOSYS:
-        return HostLacks("this kernel has no bpf system call", remedy="a kernel with CONFIG_BPF_SYSCALL")
+        return HostLacks("this kernel has no bpf system call", remedy="use a kernel with CONFIG_BPF_SYSCALL")
     if number == errno.EPERM and not _privileged():
         return HostLacks("BPF needs CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN", remedy=REMEDY)
     answered = "Operation not supported" if number == NOT_SUPPORTED else os.strerror(number)
