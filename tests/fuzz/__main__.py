@@ -55,10 +55,10 @@ def _report(outcomes: list[Outcome]) -> int:
     by_name: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         by_name[outcome.fuzzer].append(outcome)
-    print(f"\n{'fuzzer':<12}{'examples':>12}{'verdicts':>16}")
+    print(f"\n{'fuzzer':<15}{'examples':>12}{'verdicts':>16}")
     for name, each in sorted(by_name.items()):
-        print(f"{name:<12}{sum(o.examples for o in each):>12,}{sum(o.verdicts for o in each):>16,}")
-    print(f"{'all':<12}{sum(o.examples for o in outcomes):>12,}{sum(o.verdicts for o in outcomes):>16,}")
+        print(f"{name:<15}{sum(o.examples for o in each):>12,}{sum(o.verdicts for o in each):>16,}")
+    print(f"{'all':<15}{sum(o.examples for o in outcomes):>12,}{sum(o.verdicts for o in outcomes):>16,}")
     found = [outcome for outcome in outcomes if outcome.found]
     for outcome in found:
         print(f"\n{outcome.fuzzer} (seed {outcome.seed}) found:\n{outcome.found}")

@@ -35,7 +35,7 @@ class Bench:
     make_ebpf: MakeEbpf = EbpfDataplane
     verdicts: int = 0
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    _wire: Wire | None = None
+    _wires: dict[str, Wire] = field(default_factory=dict)
     _asking: Asking | None = None
 
     @property
@@ -47,15 +47,24 @@ class Bench:
 
     @property
     def wire(self) -> Wire:
-        """The two nodes."""
-        if self._wire is None:
-            self._wire = self._stack.enter_context(wire(self.make_dataplane))
-        return self._wire
+        """The two nodes, on nftables."""
+        return self._wire("nftables", self.make_dataplane)
+
+    @property
+    def ebpf_wire(self) -> Wire:
+        """Two other nodes, on eBPF."""
+        return self._wire("ebpf", lambda _: EbpfDataplane())
+
+    def _wire(self, engine: str, make: MakeDataplane) -> Wire:
+        if engine not in self._wires:
+            self._wires[engine] = self._stack.enter_context(wire(make))
+        return self._wires[engine]
 
     def close(self) -> None:
         """Take everything away."""
         self._stack.close()
-        self._wire = self._asking = None
+        self._asking = None
+        self._wires.clear()
 
 
 Fuzzer = Callable[[Bench, st.DataObject], None]
@@ -119,21 +128,45 @@ def packets(bench: Bench, data: st.DataObject) -> None:
     bench.verdicts += kernel.check_state(bench.wire, data.draw(worlds()))
 
 
+def packets_ebpf(bench: Bench, data: st.DataObject) -> None:
+    """Do so on eBPF."""
+    bench.verdicts += kernel.check_state(bench.ebpf_wire, data.draw(worlds()))
+
+
 def journeys(bench: Bench, data: st.DataObject) -> None:
     """Any path through the worlds of a walk, with restarts on the way, ends where a fresh start would begin."""
+    bench.verdicts += _journey(bench.wire, data)
+
+
+def journeys_ebpf(bench: Bench, data: st.DataObject) -> None:
+    """So it does on eBPF."""
+    bench.verdicts += _journey(bench.ebpf_wire, data)
+
+
+def _journey(on: Wire, data: st.DataObject) -> int:
     walk = data.draw(walks(steps=4))
     stops = st.builds(kernel.Stop, st.integers(0, len(walk) - 1), st.booleans())
-    bench.verdicts += kernel.check_journey(bench.wire, walk, data.draw(st.lists(stops, max_size=5)))
+    return kernel.check_journey(on, walk, data.draw(st.lists(stops, max_size=5)))
 
 
 def changes(bench: Bench, data: st.DataObject) -> None:
     """While one program replaces another, no packet meets a verdict of neither."""
+    bench.verdicts += _change(bench.wire, data)
+
+
+def changes_ebpf(bench: Bench, data: st.DataObject) -> None:
+    """Nor does any on eBPF."""
+    bench.verdicts += _change(bench.ebpf_wire, data)
+
+
+def _change(on: Wire, data: st.DataObject) -> int:
     before, after = data.draw(st.one_of(contrasts(), contrasts(), walks(steps=1)))
-    bench.verdicts += kernel.check_change(bench.wire, before, after, flips=FLIPS)
+    return kernel.check_change(on, before, after, flips=FLIPS)
 
 
+_ON_NFTABLES = (packets, journeys, changes)
+_ON_EBPF = (lookups, packets_ebpf, journeys_ebpf, changes_ebpf)
 FUZZERS: Mapping[str, Fuzzer] = {
-    each.__name__: each
-    for each in (meaning, rules, tidings, breakage, rubbish, bodies, lookups, packets, journeys, changes)
+    each.__name__: each for each in (meaning, rules, tidings, breakage, rubbish, bodies, *_ON_NFTABLES, *_ON_EBPF)
 }
-NEED_A_KERNEL = frozenset({"lookups", "packets", "journeys", "changes"})
+NEED_A_KERNEL = frozenset(each.__name__ for each in (*_ON_NFTABLES, *_ON_EBPF))

@@ -95,7 +95,7 @@ def check_journey(wire: Wire, walk: Sequence[World], journey: Iterable[Stop]) ->
         compared += compare_packets(wire, world, limit=FLOWS_ON_THE_WAY, steps=visited)
     for node in NODES:
         wire.fresh().apply(program(walk[-1], node))
-        fresh, grown = kernel_state(wire.nft[SCRATCH]), kernel_state(wire.nft[node])
+        fresh, grown = (kernel_state(wire.dataplanes[where], wire.nft[where]) for where in (SCRATCH, node))
         if fresh != grown:
             what = f"the table of {node} is not what a fresh start makes of the last world"
             raise Disagreement(f"{what}\nfresh: {fresh}\nhere:  {grown}", visited)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an nftables table means, whatever its objects are called: equal for two tables that judge alike, rule by rule.
+"""What a kernel holds for an engine, whatever it is called there: equal for two that judge alike, rule by rule.
 
-The engine may have an object under a name of another version, where it was made again beside its like; all that
-refers to it is then named otherwise too. So each base chain is told with all that it leads to written out in place.
+The eBPF engine's tables are decoded. In an nftables table an object may have the name of another version, where it was
+made again beside its like; all that refers to it is then named otherwise too. So each base chain is told with all that
+it leads to written out in place.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 
+from ringfence.dataplanes.base import Dataplane
+from ringfence.dataplanes.ebpf.apply import EbpfDataplane
 from ringfence.dataplanes.nftables.layout import Chain, Key, Object, Set, VerdictMap, live, written
 from ringfence.dataplanes.nftables.observe import observe
 from ringfence.host.nft import Nft
@@ -18,7 +22,19 @@ from ringfence.host.nft import Nft
 _NAMES = re.compile(r"(@|jump |goto )([A-Za-z][\w.\-]*)")
 
 
-def kernel_state(nft: Nft) -> Mapping[str, str]:
+def kernel_state(dataplane: Dataplane, nft: Nft) -> Mapping[str, str]:
+    """Return what a dataplane's kernel holds, in words that can be compared."""
+    if not isinstance(dataplane, EbpfDataplane):
+        return _table_state(nft)
+    flat = dataplane.observe()
+    assert flat is not None
+    parts = {part.name: getattr(flat, part.name) for part in fields(flat)}
+    return {
+        name: str(sorted(map(str, part.items())) if isinstance(part, dict) else part) for name, part in parts.items()
+    }
+
+
+def _table_state(nft: Nft) -> Mapping[str, str]:
     """Return a digest for each base chain, and by name whatever is there that no packet can meet."""
     observed = observe(nft)
     objects = observed.table.objects()

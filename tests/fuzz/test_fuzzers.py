@@ -23,6 +23,9 @@ EXAMPLES = {
     "packets": 30,
     "journeys": 12,
     "changes": 12,
+    "packets_ebpf": 20,
+    "journeys_ebpf": 10,
+    "changes_ebpf": 10,
 }
 SEED = 20240601
 

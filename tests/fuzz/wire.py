@@ -25,6 +25,7 @@ from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
 from ringfence.dataplanes.base import Dataplane
+from ringfence.dataplanes.ebpf.apply import EbpfDataplane
 from ringfence.dataplanes.nftables.apply import NftablesDataplane
 from ringfence.host import netns, process
 from ringfence.host.nft import Nft
@@ -86,6 +87,7 @@ class Wire:
         self._senders: dict[Spot, Callable[[bytes, Address], None]] = {}
         self._receivers: dict[socket.socket, int] = {}  # socket -> protocol without IP header, 0 for whole packets
         self.nft: dict[str, Nft] = {}
+        self.dataplanes: dict[str, Dataplane] = {}
         try:
             _build(self.netns)
             for node in (*NODES, SCRATCH):
@@ -95,12 +97,15 @@ class Wire:
         except BaseException:
             self.close()
             raise
-        self.dataplanes: dict[str, Dataplane] = {node: make_dataplane(self.nft[node]) for node in NODES}
+        self.dataplanes |= {node: self._made_on(node) for node in (*NODES, SCRATCH)}
 
     def close(self) -> None:
         """Take everything away."""
         for each in self._sockets:
             each.close()
+        for dataplane in self.dataplanes.values():
+            dataplane.remove()  # what an engine holds of a namespace would outlive it
+            _give_back(dataplane)
         for nft in self.nft.values():
             nft.close()
         for name in self.netns.values():
@@ -108,13 +113,18 @@ class Wire:
 
     def restart(self, node: str) -> None:
         """Put a fresh dataplane in a node's place, as a new agent would: the kernel keeps what it has."""
-        self.dataplanes[node] = self._make_dataplane(self.nft[node])
+        _give_back(self.dataplanes[node])
+        self.dataplanes[node] = self._made_on(node)
 
     def fresh(self) -> Dataplane:
         """Return a dataplane of the scratch namespace, where nothing is in force."""
-        made = self._make_dataplane(self.nft[SCRATCH])
-        made.remove()
-        return made
+        self.restart(SCRATCH)
+        self.dataplanes[SCRATCH].remove()
+        return self.dataplanes[SCRATCH]
+
+    def _made_on(self, where: str) -> Dataplane:
+        with netns.enter(self.netns[where]):
+            return self._make_dataplane(self.nft[where])
 
     def ask(self, flows: Sequence[Flow], cluster: Cluster) -> list[bool]:
         """Send a first packet of each flow, every one a new connection; tell which arrive."""
@@ -224,6 +234,12 @@ class Wire:
                 (v4 if destination.version == 4 else v6).sendto(packet, (str(destination), 0))
 
         return send
+
+
+def _give_back(dataplane: Dataplane) -> None:
+    """Let go of what an engine holds open in this process; the kernel keeps what it has."""
+    if isinstance(dataplane, EbpfDataplane):
+        dataplane.close()
 
 
 def starting_point(flow: Flow, cluster: Cluster) -> Spot:
