@@ -18,7 +18,7 @@ from bench import shapes
 from bench.paths import Path3, Variant, path
 from bench.rows import Rows
 from bench.shapes import CLIENT, PORT, SERVER
-from bench.traffic import MEASURES, pinned
+from bench.traffic import MEASURES, measurable, pinned
 from ringfence.dataplanes.ebpf.instance import ASK, FILTER, Instance
 from ringfence.dataplanes.ebpf.place import Place
 from ringfence.host import netns
@@ -50,7 +50,7 @@ def bench_packet(rows: Rows) -> None:
 
 def _variants(*, quick: bool) -> list[Variant]:
     return [
-        Variant(series.named(count), "ebpf", series.of(count))
+        Variant(series.named(count), "ebpf", series.of(count), sources=series.sources(count))
         for series in shapes.series(quick=quick)
         for count in series.counts
     ]
@@ -85,12 +85,13 @@ def _live(rows: Rows, paths: Mapping[str, Path3], found: Mapping[str, Instance])
     rounds, scale = (3, 0.1) if rows.quick else (10, 0.3)
     for measure in MEASURES:
         rows.progress(f"of live traffic: {measure.name}")
-        costs: dict[str, list[float]] = {name: [] for name in paths}
+        chosen = measurable(paths, measure)
+        costs: dict[str, list[float]] = {name: [] for name in chosen}
         with counting():
             for _ in range(rounds):
-                for name in random.sample(list(paths), len(paths)):
+                for name in random.sample(list(chosen), len(chosen)):
                     before = found[name].programs[FILTER].cost()
-                    measure.of(paths[name], scale)
+                    measure.of(chosen[name], scale)
                     after = found[name].programs[FILTER].cost()
                     costs[name].append((after.ns - before.ns) / (after.runs - before.runs) * _NANO)
         least = next(iter(costs.values()))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import worlds
 from bench.shapes import CLIENT, PORT, SERVER
 from ringfence.compiler.program import Program
 from ringfence.dataplanes import registry
@@ -22,12 +23,16 @@ _TRACK = "table inet rfb-track {\n\tchain tracks {\n\t\tct state new\n\t}\n}\n"
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What stands at the node: an engine with a program, or nothing but (perhaps) the connection tracker."""
+    """What stands at the node: an engine with a program, or nothing but (perhaps) the connection tracker.
+
+    ``sources``: addresses that the client may also have, and is let in with.
+    """
 
     name: str
     engine: str = ""
     program: Program | None = None
     tracked: bool = True
+    sources: tuple[str, ...] = (CLIENT,)
 
 
 @dataclass(slots=True)
@@ -39,6 +44,7 @@ class Path3:
     """
 
     name: str
+    sources: tuple[str, ...]
     listener: socket.socket
     near: socket.socket
     far: socket.socket
@@ -72,7 +78,7 @@ def path(number: int, variant: Variant) -> Iterator[Path3]:
                 engine = registry.engine(variant.engine).build()
                 stack.callback(engine.remove)  # what an engine holds of a namespace would outlive it
                 engine.apply(variant.program)
-        made = _connected(name, stack)
+        made = _connected(name, variant.sources, stack)
         if _passes(made, PORT + 1) != (variant.program is None or not variant.program.endpoints):
             raise SystemExit(f"{variant.name}: what is measured is not what is in force")
         yield made
@@ -106,13 +112,17 @@ def _wire(name: str, stack: contextlib.ExitStack) -> None:
         with netns.enter(end):
             up = f"link set lo up\naddr add {address}/24 dev eth0\nlink set eth0 up\n"
             _ip(f"{up}route add default via 10.9.{number}.1\n")
+    with netns.enter(node):
+        _ip("".join(f"route add {block} via {CLIENT}\n" for block in worlds.ADDRESSES))
+    with netns.enter(f"{name}-c"):  # all of these are its own
+        _ip("".join(f"route add local {block} dev lo\n" for block in worlds.ADDRESSES))
 
 
 def _ip(batch: str) -> None:
     process.run(["ip", "-batch", "-"], stdin=batch)
 
 
-def _connected(name: str, stack: contextlib.ExitStack) -> Path3:
+def _connected(name: str, sources: tuple[str, ...], stack: contextlib.ExitStack) -> Path3:
     with netns.enter(f"{name}-s"):
         listener = stack.enter_context(socket.create_server((SERVER, PORT), backlog=1024))
     with netns.enter(f"{name}-c"):
@@ -120,7 +130,8 @@ def _connected(name: str, stack: contextlib.ExitStack) -> Path3:
         _ip("link set eth0 gso_max_segs 1\n")  # a connection takes it over when it begins
         small = _connection(listener, stack)
         _ip("link set eth0 gso_max_segs 65535\n")
-    return Path3(name, listener, near, far, small, _datagrams(name, 9001, stack), _datagrams(name, 9002, stack))
+    talk, shout = (_datagrams(name, port, stack) for port in (9001, 9002))
+    return Path3(name, sources, listener, near, far, small, talk, shout)
 
 
 def _connection(listener: socket.socket, stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:

@@ -14,31 +14,41 @@ from bench import worlds
 from ringfence.compiler.program import Program
 
 CLIENT, SERVER, PORT = "10.9.1.2", "10.9.2.2", 80
+_FIRST = 2  # of the other pods
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Programs of one shape. ``about`` has a place for the count."""
+    """Programs of one shape. ``about`` has a place for the count; ``others``: whom each rule but the last lets in."""
 
     about: str
     of: Callable[[int], Program]
     counts: tuple[int, ...] = (1, 100, 1000, 10_000)
+    others: Callable[[int], str] | None = None
 
     def named(self, count: int) -> str:
         """Return what is said of the program of one size."""
         return self.about.format(f"{count:,}")
 
+    def sources(self, count: int) -> tuple[str, ...]:
+        """Return the addresses that the server lets in, one for each rule."""
+        return (*map(self.others, range(count - 1)), CLIENT) if self.others is not None else (CLIENT,)
+
 
 def series(*, quick: bool) -> Iterator[Series]:
     """Yield what is measured."""
     if quick:
-        yield Series("{} policies on the server, its own last", on_the_server, (1, 100))
+        yield Series("{} policies on the server, its own last", on_the_server, (1, 100), _other_pod)
         return
-    yield Series("{} policies on the server, its own last", on_the_server)
-    yield Series("{} policies on each end, its own last", on_both_ends)
+    yield Series("{} policies on the server, its own last", on_the_server, others=_other_pod)
+    yield Series("{} policies on each end, its own last", on_both_ends, others=_other_pod)
     yield Series("{} policies on as many pods", on_as_many_pods)
-    yield Series("{} CIDRs in one policy", blocks_of_one, (1, 10_000))
-    yield Series("{} policies with a CIDR each", blocks_each, (1, 10_000))
+    yield Series("{} CIDRs in one policy", blocks_of_one, (1, 10_000), worlds.block_address)
+    yield Series("{} policies with a CIDR each", blocks_each, (1, 10_000), worlds.block_address)
+
+
+def _other_pod(number: int) -> str:
+    return worlds.pod_address(_FIRST + number)
 
 
 def on_the_server(count: int) -> Program:
@@ -83,7 +93,9 @@ def _selecting(count: int, *, server: bool, client: bool) -> Program:
         worlds.pod(0, worlds.NODE, address=SERVER, app="server", out=last),
         worlds.pod(1, worlds.NODE if client else worlds.ELSEWHERE, address=CLIENT, app="client", into=last),
     ]
-    pods += [worlds.pod(2 + n, worlds.ELSEWHERE, app="peer", into=f"peer{n}", out=f"peer{n}") for n in range(count - 1)]
+    pods += [
+        worlds.pod(_FIRST + n, worlds.ELSEWHERE, app="peer", into=f"peer{n}", out=f"peer{n}") for n in range(count - 1)
+    ]
     peers = [f"peer{n}" for n in range(count)]
     policies = []
     if server:

@@ -19,28 +19,33 @@ import statistics
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench import shapes, worlds
 from bench.paths import Path3, Variant, path
 from bench.rows import Rows
-from bench.shapes import PORT, SERVER
+from bench.shapes import CLIENT, PORT, SERVER
 from ringfence.compiler.program import empty_program
 from ringfence.dataplanes.registry import ENGINES
 from ringfence.host import netns
 
-BASELINE = Variant("no enforcement")
+BASELINE = Variant("no enforcement", sources=tuple(map(worlds.pod_address, range(10_000))))
 _CHUNK = bytes(1 << 16)
+_BIND_ADDRESS_NO_PORT = 24  # linux/in.h
 _ENOUGH = 0.1  # seconds of CPU for one measurement
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A measurement: how it is called, its unit, and itself. ``scale``: how much of it, 1 for a whole one."""
+    """A measurement: how it is called, its unit, and itself. The number is how much of it, 1 for a whole one.
+
+    ``of_many``: it needs a path whose client has many addresses.
+    """
 
     name: str
     unit: str
     of: Callable[[Path3, float], float]
+    of_many: bool = False
 
 
 def bench_traffic(rows: Rows) -> None:
@@ -52,7 +57,9 @@ def bench_traffic(rows: Rows) -> None:
             paths[variant.name] = stack.enter_context(path(number, variant))
         for measure in MEASURES:
             rows.progress(measure.name)
-            values = interleaved(paths, measure, rounds=3 if rows.quick else 30, scale=0.1 if rows.quick else 1)
+            values = interleaved(
+                measurable(paths, measure), measure, rounds=3 if rows.quick else 30, scale=0.1 if rows.quick else 1
+            )
             for name, each in values.items():
                 aim = "within 3 % of no enforcement" if name.startswith("ebpf") else ""
                 rows.row(f"{measure.name}: {name}", each, unit=measure.unit, against=values[BASELINE.name], aim=aim)
@@ -63,9 +70,16 @@ def _row_most_by_least(rows: Rows, measure: Measure, values: Mapping[str, Sequen
     """Tell whether it matters how many there are."""
     for engine, series in itertools.product(filtering(), shapes.series(quick=rows.quick)):
         least, most = (f"{engine}, {series.named(count)}" for count in (series.counts[0], series.counts[-1]))
-        what = f"{measure.name}: {most} (by {series.counts[0]})"
-        aim = "1" if engine == "ebpf" else ""
-        rows.row(what, values[most], unit=measure.unit, against=values[least], aim=aim)
+        if least in values and most in values:
+            what = f"{measure.name}: {most} (by {series.counts[0]})"
+            aim = "1" if engine == "ebpf" else ""
+            rows.row(what, values[most], unit=measure.unit, against=values[least], aim=aim)
+
+
+def measurable(paths: Mapping[str, Path3], measure: Measure) -> dict[str, Path3]:
+    """Return the paths on which something can be measured: if it is of many, those that have the most."""
+    most = max(len(path.sources) for path in paths.values())
+    return {name: path for name, path in paths.items() if not measure.of_many or len(path.sources) == most}
 
 
 def filtering() -> Iterable[str]:
@@ -74,16 +88,17 @@ def filtering() -> Iterable[str]:
 
 
 def _variants(*, quick: bool) -> Iterator[Variant]:
-    yield Variant("no enforcement, connections not tracked", tracked=False)
-    yield BASELINE
-    yield Variant("no enforcement, again")  # its distance from 1 is what this run cannot tell
+    baseline = replace(BASELINE, sources=BASELINE.sources[:100] if quick else BASELINE.sources)
+    yield replace(baseline, name="no enforcement, connections not tracked", tracked=False)
+    yield baseline
+    yield replace(baseline, name="no enforcement, again")  # its distance from 1 is what this run cannot tell
     for engine in filtering():
         yield Variant(f"{engine}, 0 policies", engine, empty_program(worlds.NODE))
     for series in shapes.series(quick=quick):
         for count in series.counts:
             program = series.of(count)
             for engine in filtering():
-                yield Variant(f"{engine}, {series.named(count)}", engine, program)
+                yield Variant(f"{engine}, {series.named(count)}", engine, program, sources=series.sources(count))
 
 
 @contextlib.contextmanager
@@ -124,12 +139,22 @@ def _round_trip(path: Path3, scale: float) -> float:
 
 
 def _connection_rate(path: Path3, scale: float) -> float:
+    return _connections(path, itertools.repeat(CLIENT), scale)
+
+
+def _connection_rate_of_many(path: Path3, scale: float) -> float:
+    return _connections(path, iter(random.choices(path.sources, k=400)), scale)
+
+
+def _connections(path: Path3, sources: Iterator[str], scale: float) -> float:
     reset = struct.pack("ii", 1, 0)  # so that no port waits for stragglers
     count, start = 0, time.thread_time()
     with netns.enter(path.client):
         while count < int(400 * scale) and time.thread_time() - start < _ENOUGH:
             with socket.socket() as near:
                 near.settimeout(10)
+                near.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+                near.bind((next(sources), 0))
                 near.connect((SERVER, PORT))
                 near.send(b"x")
                 far, _ = path.listener.accept()
@@ -198,6 +223,7 @@ def _datagrams(near: socket.socket, far: socket.socket, scale: float) -> float:
 MEASURES: Sequence[Measure] = (
     Measure("round trip of an open connection", "µs", _round_trip),
     Measure("new connections in a second of CPU", "/s", _connection_rate),
+    Measure("new connections, each from another peer", "/s", _connection_rate_of_many, of_many=True),
     Measure("throughput in a second of CPU", "Gb/s", _throughput),
     Measure("throughput in a second of CPU, without GSO", "Gb/s", _small_throughput),
     Measure("CPU for a packet, UDP", "µs", _packet),

@@ -19,11 +19,18 @@ NODE, ELSEWHERE, SPACE = "n1", "n2", "bench"
 _PODS = int(ipaddress.ip_address("10.64.0.0"))
 _PORTS = [{"protocol": "TCP", "port": 80}, {"protocol": "UDP"}]
 _BLOCKS = int(ipaddress.ip_address("172.16.0.0"))
+ADDRESSES = ("10.64.0.0/10", "172.16.0.0/12")
+"""Where the addresses of pods and blocks are."""
+
+
+def pod_address(number: int) -> str:
+    """Return the address of a pod."""
+    return str(ipaddress.ip_address(_PODS + number))
 
 
 def pod(number: int, node: str, *, address: str | None = None, space: str = SPACE, **labels: str) -> Object:
     """Return a pod; its address is made from its number, unless given."""
-    place = address or str(ipaddress.ip_address(_PODS + number))
+    place = address or pod_address(number)
     return {
         "metadata": {
             "namespace": space,
@@ -59,7 +66,12 @@ def labelled(**labels: str) -> Object:
 
 def block(number: int) -> Object:
     """Return a peer: the block of a number; no two of them touch."""
-    return {"ipBlock": {"cidr": f"{ipaddress.ip_address(_BLOCKS + 8 * number)}/30"}}
+    return {"ipBlock": {"cidr": f"{block_address(number)}/30"}}
+
+
+def block_address(number: int) -> str:
+    """Return the first address of a block."""
+    return str(ipaddress.ip_address(_BLOCKS + 8 * number))
 
 
 def cluster_of(pods: Iterable[Object], spaces: Iterable[str] = (SPACE,)) -> Cluster:
