@@ -134,9 +134,10 @@ def _remove_ebpf() -> None:
 
 
 def _forget_ebpf(namespace: Path) -> None:
-    from ringfence.dataplanes.ebpf.folders import forget  # noqa: PLC0415 - imported when asked for
+    from ringfence.dataplanes.ebpf.folders import forget, sweep  # noqa: PLC0415 - imported when asked for
 
     forget(namespace)
+    sweep()
 
 
 def _probe_memory() -> Probe:

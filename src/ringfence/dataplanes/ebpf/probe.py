@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from ringfence.compiler.program import empty_program
 from ringfence.dataplanes.base import Answer, Hook, Probe
+from ringfence.dataplanes.ebpf import folders
 from ringfence.dataplanes.ebpf.apply import EbpfDataplane
 from ringfence.dataplanes.ebpf.build import object_path
+from ringfence.dataplanes.ebpf.place import Place
 from ringfence.errors import HostLacks, HostRefused, ProgramRefused
 from ringfence.host import netns
 from ringfence.host.fact import Fact
@@ -16,13 +18,14 @@ def probe() -> Probe:
     """Put an empty program in force where nobody is, and take it out again."""
 
     def tried() -> Hook:
-        dataplane = EbpfDataplane()
-        try:
-            dataplane.apply(empty_program("probe"))
-            return dataplane.hook
-        finally:
-            dataplane.remove()
-            dataplane.close()
+        with folders.for_a_try() as folder:
+            dataplane = EbpfDataplane(Place(folder))
+            try:
+                dataplane.apply(empty_program("probe"))
+                return dataplane.hook
+            finally:
+                dataplane.remove()
+                dataplane.close()
 
     try:
         hook = netns.in_fresh(tried)
