@@ -101,6 +101,19 @@ def test_lack_is_one_sentence_with_its_remedy(tmp_path: Path, prelude: str, lack
     assert reason.startswith(f"not ebpf: {lack} ({remedy}); nftables: ")
 
 
+def test_a_lab_says_why_it_takes_another_engine() -> None:
+    """On the standard error output; its data are as ever."""
+    code = "from ringfence.cli.lab import choose_engine; print(choose_engine(None))"
+    line = f"mount -t tmpfs none /sys/kernel/btf; {shlex.join([sys.executable, '-c', code])}"
+    argv = ["unshare", "--net", "--mount", "--propagation=private", "sh", "-ec", line]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "nftables\n"
+    assert done.stderr.startswith(
+        "this lab's engine is nftables: not ebpf: this kernel does not tell how its own types"
+    )
+
+
 def test_no_compiler_and_nothing_compiled(tmp_path: Path) -> None:
     """The packages are named that bring a compiler."""
     said, name, _ = ask(tmp_path, "PATH=/nowhere", XDG_CACHE_HOME=str(tmp_path / "no"), TMPDIR=str(tmp_path / "no"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.errors import HostRefused
+from ringfence.errors import HostRefused, UsageError
 from ringfence.lab.config import LabPaths
 from ringfence.lab.supervisor import SETTLE, Child, Supervisor
 
@@ -80,6 +80,18 @@ def test_where_one_does_not_settle_the_others_stay(stage: Stage, capsys: pytest.
     stage.supervisor._replan()
     stage.supervisor._succeed(4.0 + SETTLE)
     assert stage.running() == {"apiserver": "1000", "agent-a": "2000", "agent-b": "2000"}
+
+
+def test_a_plan_that_cannot_be_read_changes_nothing(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is said, and everything runs on."""
+
+    def unreadable() -> tuple[Child, ...]:
+        raise UsageError("there is no lab")
+
+    stage.supervisor._plan = unreadable
+    stage.supervisor._replan()
+    assert len(stage.running()) == 3
+    assert "what runs stays: there is no lab" in capsys.readouterr().err
 
 
 def test_what_is_not_wanted_ends_and_what_it_enforced_is_taken_away(

@@ -104,6 +104,8 @@ def choose_engine(wanted: NetworkPolicy | None) -> NetworkPolicy:
     choice = choose("auto")
     if choice.name == "memory":
         click.echo(f"this lab is simulated, it moves no packets: {choice.reason}", err=True)
+    elif choice.passed_over:
+        click.echo(f"this lab's engine is {choice.name}: {choice.reason}", err=True)
     return cast("NetworkPolicy", choice.name)
 
 

@@ -58,10 +58,13 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The engine that was chosen, and why. ``rest``: those that come next where it turns out not to work."""
+    """The engine that was chosen, and why. ``passed_over``: why better ones were not; ``rest``: those that come next if
+    it turns out not to work.
+    """
 
     engine: Engine
     reason: str
+    passed_over: tuple[str, ...] = ()
     rest: tuple[Engine, ...] = ()
 
     @property
@@ -211,7 +214,7 @@ def choose(wanted: str = AUTO, engines: Mapping[str, Engine] = ENGINES, passed_o
         found = candidate.probe()
         if found.answer is Answer.YES:
             reason = "; ".join([*told, f"{candidate.name}: {found.reason}"])
-            return Choice(candidate, reason, candidates[number:])
+            return Choice(candidate, reason, tuple(told), candidates[number:])
         remedy = f" ({found.remedy})" if found.remedy else ""
         told.append(f"not {candidate.name}: {found.reason}{remedy}")
     raise UsageError(f"no dataplane can run here: {'; '.join(told)}")

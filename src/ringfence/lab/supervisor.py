@@ -119,7 +119,11 @@ class Supervisor:
         """Compare what runs with what should: who is new is started at once, who is not wanted ends, the others wait
         for their turn.
         """
-        wanted = self._plan()
+        try:
+            wanted = self._plan()
+        except RingfenceError as error:
+            _say(f"what should run cannot be read; what runs stays: {error}")
+            return
         running = {child.name: child for child in self._children}
         for name in sorted(running.keys() - {child.name for child in wanted}):
             self._end(running[name], GRACE)
