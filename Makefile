@@ -37,8 +37,8 @@ bench: $(STAMP) ## measure, in one run, against a baseline
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.run
 
 .PHONY: torture
-torture: $(STAMP) ## real agents under fire: SECONDS=60 SEED=…; see docs/torture.md
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+torture: $(STAMP) ## real agents under fire: SECONDS=60 SEED=… DATAPLANE=ebpf; see docs/torture.md
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.torture --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(if $(DATAPLANE),--dataplane $(DATAPLANE))
 
 SECONDS ?= 60
 .PHONY: fuzz

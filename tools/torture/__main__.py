@@ -19,6 +19,7 @@ from ringfence.errors import RingfenceError
 from ringfence.lab.lifecycle import require_namespaces
 from tools.torture.misfortune import Fault
 from tools.torture.report import Outcome
+from tools.torture.rules import ENGINES
 from tools.torture.run import Options, torture
 
 _PROGRESS_SECONDS = 5.0
@@ -34,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=800.0, help="new connections a second (default: %(default)s)")
     parser.add_argument("--kill-every", type=float, default=4.0, help="mean seconds; 0: never (default: %(default)s)")
     parser.add_argument("--outage-every", type=float, default=15.0, help="of the API server (default: %(default)s)")
-    parser.add_argument("--tamper-every", type=float, default=12.0, help="with our table (default: %(default)s)")
+    parser.add_argument("--tamper-every", type=float, default=12.0, help="with our rules (default: %(default)s)")
+    parser.add_argument("--dataplane", choices=list(ENGINES), default="nftables", help="default: %(default)s")
+    parser.add_argument("--switch-every", type=float, default=0.0, help="to the other dataplane (default: never)")
     parser.add_argument("--fault", choices=[each.value for each in Fault], default="none", help=argparse.SUPPRESS)
     parser.add_argument("--evidence", type=Path, default=Path("torture-evidence.json"), help="default: %(default)s")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
@@ -48,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kill_every=chosen.kill_every,
         outage_every=chosen.outage_every,
         tamper_every=chosen.tamper_every,
+        dataplane=chosen.dataplane,
+        switch_every=chosen.switch_every,
         fault=Fault(chosen.fault),
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: everything that was made is taken away

@@ -36,6 +36,7 @@ from ringfence.lab.nodes.gate import AgentGate
 from ringfence.lab.supervisor import Child, children_of
 from ringfence.lab.topology import PodPlan, plan_external, plan_pod, plan_topology
 from tools.torture.messages import Place
+from tools.torture.rules import ENGINES, Rules
 from tools.torture.worlds import OUTSIDERS, Object
 
 DRIFT_SECONDS = 1.0  # what agents here are told to look over their rules in
@@ -45,20 +46,40 @@ _PATIENCE = 60.0
 class Node:
     """A node, its agent's process and its kernel's rules."""
 
-    def __init__(self, name: str, namespace: str, agent: Child, paths: LabPaths) -> None:
+    def __init__(self, name: str, namespace: str, agent: Child, paths: LabPaths, engine: str) -> None:
         self.name = name
         self.netns = namespace
         self.steady = asyncio.Lock()  # who holds it keeps the agent from being killed
         self.gate = AgentGate(paths.gate_socket(name), name)
         self.starts = 0
+        self.engine = engine
+        self.rules_of = {each: make(namespace) for each, make in ENGINES.items()}
+        with netns.enter(namespace):
+            self.nft = Nft()
         self._socket = paths.gate_socket(name)
         self._process = _Process(
-            (*agent.argv, "--drift-interval", str(DRIFT_SECONDS), "--log-format", "json"),
+            (*agent.argv, "--drift-interval", str(DRIFT_SECONDS), "--log-format", "json", "--dataplane", engine),
             paths.log(agent.name),
             namespace,
         )
-        with netns.enter(namespace):
-            self.nft = Nft()
+
+    @property
+    def rules(self) -> Rules:
+        """What is in force, when its agent has committed."""
+        return self.rules_of[self.engine]
+
+    def switch(self) -> None:
+        """Let the next agent use another engine."""
+        names = list(self.rules_of)
+        self.engine = names[(names.index(self.engine) + 1) % len(names)]
+        self._process.change_last_word(self.engine)
+
+    def close(self) -> None:
+        """End the agent, and give back what is held open."""
+        self.kill()
+        for rules in self.rules_of.values():
+            rules.close()
+        self.nft.close()
 
     def start(self) -> None:
         """Start the agent."""
@@ -84,13 +105,6 @@ class Node:
         lines = (line.split() for line in text.splitlines() if line and line[0] != "#" and "{" not in line)
         return {words[0]: float(words[1]) for words in lines}
 
-    def table(self) -> str:
-        """Return the table of ours as nft lists it; empty if there is none."""
-        try:
-            return self.nft.listing("table inet ringfence")
-        except RingfenceError:
-            return ""
-
 
 class _Process:
     """A process that is started again and again, always in one network namespace."""
@@ -110,6 +124,9 @@ class _Process:
                 with netns.enter(self._netns):
                     self._running = self._spawn(log.fileno())
 
+    def change_last_word(self, word: str) -> None:
+        self._argv = (*self._argv[:-1], word)
+
     def _spawn(self, log: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -126,13 +143,14 @@ class _Process:
 class Cluster:
     """Two or more nodes and an API server. A context manager; nothing of it is left afterwards."""
 
-    def __init__(self, node_count: int) -> None:
+    def __init__(self, node_count: int, engine: str) -> None:
         self.lab = f"torture{os.getpid()}"
         self.paths = LabPaths(Path(tempfile.mkdtemp(prefix="rfto-", dir="/tmp")))
         names = tuple(f"node-{chr(ord('a') + number)}" for number in range(node_count))
         self._config = LabConfig(self.lab, _free_port(), names)
         self.topology = plan_topology(self.lab, "azure", names)
         self.nodes: dict[str, Node] = {}
+        self._engine = engine
 
     def __enter__(self) -> Self:
         try:
@@ -146,7 +164,8 @@ class Cluster:
             by_name = {child.name: child for child in children}
             self._api = _Process(by_name["apiserver"].argv, self.paths.log("apiserver"), None)
             for plan in self.topology.nodes:
-                self.nodes[plan.name] = Node(plan.name, plan.netns, by_name[f"agent-{plan.name}"], self.paths)
+                agent = by_name[f"agent-{plan.name}"]
+                self.nodes[plan.name] = Node(plan.name, plan.netns, agent, self.paths, self._engine)
             for outsider in OUTSIDERS:
                 fabric.add_external(self.topology, self._external(outsider.name, outsider.addresses))
         except BaseException:
@@ -159,8 +178,7 @@ class Cluster:
 
     def _clean(self) -> None:
         for node in self.nodes.values():
-            node.kill()
-            node.nft.close()
+            node.close()
         if hasattr(self, "_api"):
             self._api.kill()
         fabric.destroy(self.lab)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What else befalls a cluster: agents are killed, the API server goes away, somebody tampers with our table.
+"""What else befalls a cluster: agents are killed, the API server goes away, somebody tampers with our rules.
 
 Tampering opens or closes ways that policy does not: until it is repaired, verdicts on that node are counted apart. The
 time to repair is measured, and must be within the announced interval.
@@ -22,7 +22,6 @@ from tools.torture.storm import Storm
 REPAIR_SECONDS = DRIFT_SECONDS + 2.0  # the agent's look at its rules may come that late; writing them takes the rest
 _GIVE_UP_SECONDS = 20.0
 _REST_SECONDS = 0.5
-_TABLE = "inet ringfence"
 
 
 class Fault(enum.Enum):
@@ -75,6 +74,14 @@ class Misfortune:
         finally:
             node.start()
 
+    async def switch_engine(self) -> None:
+        """Kill an agent and start another one that uses another engine: it takes over what the last one left."""
+        node = self.random.choice(list(self.cluster.nodes.values()))
+        async with node.steady:
+            node.switch()
+            await self._kill(node, self.random.choice((0.0, 0.5)))
+        self.events["engines changed"] += 1
+
     async def lose_api_server(self) -> None:
         """Stop the API server for a while; often an agent dies meanwhile, and another starts without it."""
         self.storm.note("the API server goes")
@@ -102,19 +109,20 @@ class Misfortune:
             before = await self._ready(node)
             if resting:
                 await self._at_rest(node)
-            commands = self._mischief(node)
-            if before is None or not commands:
+            mischief = node.rules.mischief(self.random)
+            if before is None or mischief is None:
                 return
+            what, do = mischief
             began = time.monotonic()
-            self.storm.note(f"tamper on {node.name}, {'at rest' if resting else 'at any time'}: {commands}")
-            node.nft.run(commands)
+            self.storm.note(f"tamper on {node.name}, {'at rest' if resting else 'at any time'}: {what}")
+            do()
             repaired = await self._repaired(node, before, _GIVE_UP_SECONDS if resting else REPAIR_SECONDS)
             ended = time.monotonic()
-            # Without our table the kernel may have tracked nothing, and after it have met a server's answer first: to
+            # Without our rules the kernel may have tracked nothing, and after it have met a server's answer first: to
             # it the server then opened the flow, and who sent first nothing tells. Such flows are of the window.
             await self.renew()
             self.windows.append(Window(node.name, began, time.monotonic()))
-        self.events["our table tampered with"] += 1
+        self.events["our rules tampered with"] += 1
         if repaired:
             self.repair_seconds.append(ended - began)
         if resting and (not repaired or ended - began > REPAIR_SECONDS):
@@ -132,10 +140,10 @@ class Misfortune:
 
     async def _at_rest(self, node: Node) -> None:
         """Wait until nothing has been written for a while."""
-        seen, since = node.nft.generation(), time.monotonic()
+        seen, since = node.rules.generation(), time.monotonic()
         while time.monotonic() - since < _REST_SECONDS:
             await asyncio.sleep(0.02)
-            if (now := node.nft.generation()) != seen:
+            if (now := node.rules.generation()) != seen:
                 seen, since = now, time.monotonic()
 
     async def _repaired(self, node: Node, before: float, patience: float) -> bool:
@@ -145,28 +153,6 @@ class Misfortune:
                 return True
             await asyncio.sleep(0.01)
         return False
-
-    def _mischief(self, node: Node) -> str:
-        """Return nft commands that change what the table means; nothing if there is nothing to change."""
-        objects = [next(iter(each.items())) for each in node.nft.objects(f"table {_TABLE}")]
-        chains = sorted({body["chain"] for kind, body in objects if kind == "rule"})
-        sets = [(kind, body) for kind, body in objects if kind in ("set", "map") and body.get("elem")]
-        if not chains:
-            return ""
-        match self.random.randrange(5):
-            case 0:
-                return f"delete table {_TABLE}"
-            case 1:
-                return f"flush table {_TABLE}"
-            case 2:
-                return f"flush chain {_TABLE} {self.random.choice(chains)}"
-            case 3 if sets:
-                kind, body = self.random.choice(sets)
-                return f"flush {kind} {_TABLE} {body['name']}"
-            case _:
-                verdict = self.random.choice(("accept", "drop"))
-                hook = self.random.choice([b["name"] for kind, b in objects if kind == "chain" and "hook" in b])
-                return f"insert rule {_TABLE} {hook} ip saddr 0.0.0.0/1 {verdict}"
 
     async def fault(self, kind: Fault) -> None:
         """Commit a fault that nobody announces; of ``ALL`` one after the other."""
@@ -178,9 +164,9 @@ class Misfortune:
         self.storm.note(f"fault {kind.value} on {node.name}")
         match kind:
             case Fault.FLUSH:
-                node.nft.run(f"add table {_TABLE}\ndelete table {_TABLE}")
+                node.rules.flush()
             case Fault.RELOAD:
-                await self._reload(node)
+                await node.rules.reload()
             case Fault.BLACKHOLE:
                 await self._lose_packets(0.5)
             case Fault.NONE | Fault.ALL:
@@ -195,11 +181,3 @@ class Misfortune:
         await asyncio.sleep(seconds)
         for node in self.cluster.nodes.values():
             node.nft.run("delete table inet fault")
-
-    async def _reload(self, node: Node) -> None:
-        """Put the same rules in force the careless way: what was there is deleted, then everything is written anew."""
-        for _ in range(10):
-            text = node.table()
-            node.nft.run(f"add table {_TABLE}\ndelete table {_TABLE}")
-            node.nft.run(text)
-            await asyncio.sleep(0.02)

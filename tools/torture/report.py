@@ -71,7 +71,7 @@ class Outcome:
         lines += [f"{name:<66}{count:>8}" for name, count in sorted(self.events.items())]
         lines += [
             f"{'open connections at the end':<66}{self.open_connections:>8}",
-            f"{'wrong verdicts while our table was tampered with (counted apart)':<66}{self.tampered_wrong:>8}",
+            f"{'wrong verdicts while our rules were tampered with (counted apart)':<66}{self.tampered_wrong:>8}",
             f"{'not judged: the pod went away, or the sender had an error':<66}{self.discarded + self.unclear:>8}",
             f"{'arrived after they had been given up':<66}{self.late:>8}",
             f"{'error lines in the logs of the agents':<66}{len(self.agent_errors):>8}",

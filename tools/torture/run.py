@@ -43,6 +43,8 @@ class Options:
     kill_every: float = 4.0
     outage_every: float = 15.0
     tamper_every: float = 12.0
+    dataplane: str = "nftables"
+    switch_every: float = 0.0  # from one dataplane to the other
     fault: Fault = Fault.NONE
 
 
@@ -150,7 +152,7 @@ class Bench:
 async def torture(options: Options, progress: Progress = lambda _: None) -> Outcome:
     """Run, and return what was counted."""
     random = Random(options.seed)
-    with Cluster(options.nodes) as cluster:
+    with Cluster(options.nodes, options.dataplane) as cluster:
         async with cluster.client() as client:
             progress("API server and agents")
             await cluster.start_api(client)
@@ -169,7 +171,7 @@ async def torture(options: Options, progress: Progress = lambda _: None) -> Outc
                 homes,
                 misfortune.windows,
                 storm.log,
-                lambda: {node.name: node.table() for node in cluster.nodes.values()},
+                lambda: {node.name: node.rules.text() for node in cluster.nodes.values()},
             )
             bench = Bench(judge, hammering.batches)
             try:
@@ -246,7 +248,8 @@ async def _killing(misfortune: Misfortune, every: float) -> None:
 
 
 def _timetable(options: Options, now: float) -> Iterator[tuple[str, float]]:
-    for name, every in (("outage", options.outage_every), ("tamper", options.tamper_every)):
+    often = {"outage": options.outage_every, "tamper": options.tamper_every, "switch": options.switch_every}
+    for name, every in often.items():
         yield name, now + 0.6 * every if every else float("inf")
     yield "fault", now + 1.0 if options.fault is not Fault.NONE else float("inf")
 
@@ -256,6 +259,9 @@ async def _round(options: Options, storm: Storm, misfortune: Misfortune, due: di
     if now > due["tamper"]:
         due["tamper"] = now + options.tamper_every
         await misfortune.tamper()
+    if now > due["switch"]:
+        due["switch"] = now + options.switch_every
+        await misfortune.switch_engine()
     if now > due["outage"]:
         due["outage"] = now + options.outage_every
         await misfortune.lose_api_server()
