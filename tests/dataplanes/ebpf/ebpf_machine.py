@@ -254,8 +254,16 @@ class _Packet:
     def _traffic(self, profile: int, moment: int, pair: bytes) -> Iterator[tuple[int, bytes | None]]:
         flags = int.from_bytes(pair[16:], _ORDER)
         protocol, port = self._flow.protocol.number, self._flow.port or 0
-        key = profile.to_bytes(8, _ORDER) + protocol.to_bytes(4, _ORDER) + port.to_bytes(4, _ORDER)
-        for m1, value in self._found(TRAFFIC, key, moment) if flags & 2 else [(moment, None)]:
+        found: Iterable[tuple[int, bytes | None]] = [(moment, None)]
+        for flag, number in ((2, port), (8, 65536)):
+            key = profile.to_bytes(8, _ORDER) + protocol.to_bytes(4, _ORDER) + number.to_bytes(4, _ORDER)
+            if flags & flag:
+                found = [
+                    each
+                    for m, value in found
+                    for each in ([(m, value)] if value is not None else self._found(TRAFFIC, key, m))
+                ]
+        for m1, value in found:
             if value is not None or not flags & 4:
                 yield m1, value
                 continue

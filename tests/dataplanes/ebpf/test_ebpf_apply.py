@@ -144,7 +144,7 @@ def test_verdicts_of_a_changed_table_are_forgotten(router: Router, dataplane: Eb
     dataplane.apply(CLIENT)
     with BpfMap.from_pin(folder(dataplane) / "rf_pairs") as pairs:
         for key in dict(pairs.items()):
-            pairs.update(key, pack_pair(ProfileId("1"), Decision(None, allowed=True), traffic=False, ranges=False))
+            pairs.update(key, pack_pair(ProfileId("1"), Decision(None, allowed=True)))
     with router.listen("server", 4, 80):
         assert router.connects("other", "server", 4, 80)
 

@@ -37,8 +37,9 @@ def _entries(image: Image) -> Iterator[tuple[str, str, str]]:
         peer = "anybody else" if atom == NO_ATOM else f"atom {atom}"
         yield PAIRS, f"ruleset {ruleset}, {peer}", f"profile {profile}, else {_decision(rest)}"
     for key, value in image.facts[TRAFFIC].items():
-        profile, protocol, port = layout.unpack_traffic_key(key)
-        yield TRAFFIC, f"profile {profile}, protocol {protocol} port {port}", _decision(layout.unpack_decision(value))
+        profile, protocol, ports = layout.unpack_traffic_key(key)
+        which = f"port {ports.first}" if ports.first == ports.last else "all ports"
+        yield TRAFFIC, f"profile {profile}, protocol {protocol} {which}", _decision(layout.unpack_decision(value))
     for key, value in image.facts[RANGES].items():
         profile, protocol, ports = layout.unpack_range_key(key)
         decided = _decision(layout.unpack_decision(value))

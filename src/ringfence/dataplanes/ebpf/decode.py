@@ -110,8 +110,8 @@ def _rule(text: str) -> NamedRule:
 def _profiles(store: Store, rests: dict[ProfileId, Decision]) -> dict[ProfileId, Profile]:
     found: dict[ProfileId, list[tuple[int, int, int, Decision]]] = defaultdict(list)
     for key, value in store.entries[TRAFFIC].items():
-        profile, protocol, port = unpack_traffic_key(key)
-        found[profile].append((protocol, port, port, unpack_decision(value)))
+        profile, protocol, ports = unpack_traffic_key(key)
+        found[profile].append((protocol, ports.first, ports.last, unpack_decision(value)))
     for key, value in store.entries[RANGES].items():
         profile, protocol, ports = unpack_range_key(key)
         found[profile].append((protocol, ports.first, ports.last, unpack_decision(value)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ringfence.compiler.flat import NO_ATOM, AtomId, Decision, ProfileId, RuleId
@@ -21,7 +22,9 @@ TEXT_ROOM = 512
 
 _KEEP_ESTABLISHED, _NODE_PROBES_DENY, _OWN_NODE_ALLOW, REPORT_ALLOWS = 1, 2, 4, 8
 _OWN_NODE = 1
-_PAIR_ALLOWS, _PAIR_TRAFFIC, _PAIR_RANGES = 1, 2, 4
+_PAIR_ALLOWS, _PAIR_TRAFFIC, _PAIR_RANGES, _PAIR_WHOLE = 1, 2, 4, 8
+EVERY_PORT = PortRange(0, LAST_PORT)
+_EVERY_PORT = LAST_PORT + 1  # no port's number: what the key of a whole protocol has in its place
 _PROFILE_BITS, _PROTOCOL_BITS, _PORT_BITS = 64, 8, 16
 
 _VIEW = struct.Struct("=5Q")
@@ -100,9 +103,11 @@ def unpack_pair_key(key: bytes) -> tuple[RulesetId, AtomId]:
     return RulesetId(digits(ruleset)), AtomId(digits(atom)) if atom else NO_ATOM
 
 
-def pack_pair(profile: ProfileId, rest: Decision, *, traffic: bool, ranges: bool) -> bytes:
-    """Return ``struct pair``; ``traffic`` and ``ranges`` say which tables have more of the profile."""
-    flags = (rest.allowed and _PAIR_ALLOWS) | (traffic and _PAIR_TRAFFIC) | (ranges and _PAIR_RANGES)
+def pack_pair(profile: ProfileId, rest: Decision, ports: Iterable[PortRange] = ()) -> bytes:
+    """Return ``struct pair``; ``ports`` are all those of the profile's entries: they say in which tables to look."""
+    flags = int(rest.allowed and _PAIR_ALLOWS)
+    for each in ports:
+        flags |= _PAIR_TRAFFIC if each.first == each.last else _PAIR_WHOLE if each == EVERY_PORT else _PAIR_RANGES
     return _PAIR.pack(number(profile), number(rest.rule), flags)
 
 
@@ -126,15 +131,20 @@ def _decision(rule: int, allowed: int) -> Decision:
     return Decision(RuleId(digits(rule)) if rule else None, allowed=bool(allowed))
 
 
-def pack_traffic_key(profile: ProfileId, protocol: int, port: int) -> bytes:
+def is_found_exactly(ports: PortRange) -> bool:
+    """Tell whether ports have one entry in ``rf_traffic``: a single one, and all of a protocol."""
+    return ports.first == ports.last or ports == EVERY_PORT
+
+
+def pack_traffic_key(profile: ProfileId, protocol: int, ports: PortRange) -> bytes:
     """Return a key of ``rf_traffic``."""
-    return _TRAFFIC_KEY.pack(number(profile), protocol, port)
+    return _TRAFFIC_KEY.pack(number(profile), protocol, _EVERY_PORT if ports == EVERY_PORT else ports.first)
 
 
-def unpack_traffic_key(key: bytes) -> tuple[ProfileId, int, int]:
-    """Read a key of ``rf_traffic``: profile, protocol, port."""
+def unpack_traffic_key(key: bytes) -> tuple[ProfileId, int, PortRange]:
+    """Read a key of ``rf_traffic``: profile, protocol, ports."""
     profile, protocol, port = _TRAFFIC_KEY.unpack(key)
-    return ProfileId(digits(profile)), protocol, port
+    return ProfileId(digits(profile)), protocol, EVERY_PORT if port == _EVERY_PORT else PortRange(port, port)
 
 
 def pack_range_keys(profile: ProfileId, protocol: int, ports: PortRange) -> list[bytes]:

@@ -16,6 +16,7 @@ from ringfence.compiler.program import RulesetId
 from ringfence.dataplanes.ebpf.layout import (
     TEXT_ROOM,
     ViewNumbers,
+    is_found_exactly,
     number,
     pack_address,
     pack_block,
@@ -121,17 +122,15 @@ def rule_entry(rule_id: RuleId, rule: NamedRule) -> tuple[bytes, bytes]:
 
 def pair_entry(pair: tuple[RulesetId, AtomId], profile: Profile) -> tuple[bytes, bytes]:
     """Return the entry of ``rf_pairs`` for a ruleset and an atom."""
-    single = any(span.ports.first == span.ports.last for span, _ in profile.traffic)
-    wide = any(span.ports.first != span.ports.last for span, _ in profile.traffic)
-    return pack_pair_key(*pair), pack_pair(profile.id, profile.rest, traffic=single, ranges=wide)
+    return pack_pair_key(*pair), pack_pair(profile.id, profile.rest, (span.ports for span, _ in profile.traffic))
 
 
 def traffic_entries(profile: Profile) -> Entries:
-    """Return the entries of ``rf_traffic`` for a profile: its single ports."""
+    """Return the entries of ``rf_traffic`` for a profile: its single ports, and its protocols with all ports."""
     return {
-        pack_traffic_key(profile.id, span.protocol.number, span.ports.first): pack_decision(decision)
+        pack_traffic_key(profile.id, span.protocol.number, span.ports): pack_decision(decision)
         for span, decision in profile.traffic
-        if span.ports.first == span.ports.last
+        if is_found_exactly(span.ports)
     }
 
 
@@ -140,7 +139,7 @@ def range_entries(profile: Profile) -> Entries:
     return {
         key: pack_decision(decision)
         for span, decision in profile.traffic
-        if span.ports.first != span.ports.last
+        if not is_found_exactly(span.ports)
         for key in pack_range_keys(profile.id, span.protocol.number, span.ports)
     }
 

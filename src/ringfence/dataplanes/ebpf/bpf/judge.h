@@ -102,6 +102,13 @@ static __always_inline void decide(const struct question *question, __u64 rulese
 
 		decision = bpf_map_lookup_elem(&rf_traffic, &exact);
 	}
+	if (!decision && pair->flags & PAIR_WHOLE) {
+		struct traffic_key whole = { .profile = pair->profile,
+					     .protocol = question->protocol,
+					     .port = EVERY_PORT };
+
+		decision = bpf_map_lookup_elem(&rf_traffic, &whole);
+	}
 	if (!decision && pair->flags & PAIR_RANGES) {
 		struct range_key range = {
 			.length = 88,

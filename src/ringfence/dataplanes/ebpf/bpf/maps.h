@@ -103,6 +103,9 @@ struct pair_key {
 #define PAIR_ALLOWS 1  /* what rf_traffic and rf_ranges have no entry for is allowed */
 #define PAIR_TRAFFIC 2 /* the profile has entries in rf_traffic */
 #define PAIR_RANGES 4  /* the profile has entries in rf_ranges */
+#define PAIR_WHOLE 8   /* the profile has entries in rf_traffic for all ports of a protocol */
+
+#define EVERY_PORT 65536
 
 struct pair {
 	__u64 profile;
