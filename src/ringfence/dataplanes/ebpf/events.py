@@ -8,6 +8,7 @@ event counts.
 from __future__ import annotations
 
 import ipaddress
+import os
 import select
 import struct
 import threading
@@ -69,6 +70,8 @@ class Reporting:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ready = select.epoll()  # one descriptor, whichever ring is read
+        self._kept = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # readable while an earlier ring's events are
+        self._ready.register(self._kept, select.EPOLLIN)
         self._ring: tuple[BpfMap, RingReader] | None = None
         self._counters: BpfMap | None = None
         self._unread: list[VerdictEvent] = []
@@ -95,6 +98,8 @@ class Reporting:
         """Return the events that there are."""
         with self._lock:
             events, self._unread = self._unread, []
+            if events:
+                os.eventfd_read(self._kept)
             if self._ring is not None:
                 events += map(unpack_event, self._ring[1].read())
             return events
@@ -108,6 +113,7 @@ class Reporting:
         """Give back what this process holds."""
         self.leave()
         self._ready.close()
+        os.close(self._kept)
 
     def _count(self) -> Counter[VerdictKind]:
         found: Counter[VerdictKind] = Counter()
@@ -120,7 +126,10 @@ class Reporting:
     def _leave(self) -> None:
         if self._ring is not None:
             events, reader = self._ring
-            self._unread += map(unpack_event, reader.read())
+            left = list(map(unpack_event, reader.read()))
+            if left and not self._unread:
+                os.eventfd_write(self._kept, 1)
+            self._unread += left
             self._ready.unregister(events.fd)
             reader.close()
             self._counted += self._count()
