@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -113,12 +114,26 @@ def _bend_a_cell(_: Router, pins: Path) -> None:
     bpftool("map", "update", "pinned", str(pins / "rf_cells"), "key", "3", "0", "0", "0", "value", *["0"] * 40)
 
 
+def _cross_wires(_: Router, pins: Path) -> None:
+    slot = bpftool("-j", "map", "lookup", "pinned", str(pins / "rf_peers4"), "key", "10", "9", "1", "2")
+    value = json.loads(slot)["value"]
+    key = ("key", "10", "9", "2", "2", "value", *value)
+    bpftool("map", "update", "pinned", str(pins / "rf_peers4"), *key)
+
+
+def _point_nowhere(_: Router, pins: Path) -> None:
+    key = ("key", "10", "9", "2", "2", "value", "0", "0", "1", "0")
+    bpftool("map", "update", "pinned", str(pins / "rf_peers4"), *key)
+
+
 def _track_nothing(router: Router, _: Path) -> None:
     router.nft.run(f"delete table inet {TRACKING}")
 
 
 @pytest.mark.parametrize(
-    "harm", [_detach, _unpin, _forget_an_address, _open_a_pair, _bend_a_cell, _track_nothing], ids=lambda f: f.__name__
+    "harm",
+    [_detach, _unpin, _forget_an_address, _open_a_pair, _bend_a_cell, _cross_wires, _point_nowhere, _track_nothing],
+    ids=lambda f: f.__name__,
 )
 def test_what_others_changed_is_noticed_and_mended(
     router: Router, dataplane: EbpfDataplane, harm: Callable[[Router, Path], None]
@@ -201,6 +216,19 @@ def test_what_no_program_needs_is_taken_out_later(dataplane: EbpfDataplane) -> N
     dataplane.remove()
     dataplane.apply(CLIENT)
     assert _entries(dataplane) == left
+
+
+def test_what_others_added_is_gone_when_it_is_mended(dataplane: EbpfDataplane) -> None:
+    """A pair that allows everything to an atom that has none of its own is not left until there is time."""
+    dataplane.apply(CLIENT)
+    before = _entries(dataplane)
+    key, value = [str(number) for number in range(16)], ["0"] * 16 + ["1"] + ["0"] * 7
+    bpftool("map", "update", "pinned", str(folder(dataplane) / "rf_pairs"), "key", *key, "value", *value)
+
+    assert dataplane.drifted()
+    assert dataplane.apply(CLIENT).repaired
+
+    assert _entries(dataplane) == before
 
 
 def _entries(dataplane: EbpfDataplane) -> int:

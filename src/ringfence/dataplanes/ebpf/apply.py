@@ -83,6 +83,9 @@ class EbpfDataplane:
         applied = self._converge(delta if followed else None, self._flat.flat)
         self._program, self._follows = program, True
         self._stand_alone()
+        if repaired and self._instance is not None and self._store is not None:
+            # What somebody else has added is no harmless remainder of ours.
+            self._tidy(self._instance, self._store)
         return replace(applied, repaired=repaired)
 
     def drifted(self) -> bool:
@@ -175,12 +178,15 @@ class EbpfDataplane:
             raise
 
     def _look(self) -> None:
-        """Find out what is there. An instance that somebody took off its hooks is put aside, and built anew."""
+        """Find out what is there. An instance that somebody took off its hooks, or in whose tables nothing can be
+        changed by itself, is put aside, and built anew.
+        """
         self._take(self._place.adopt())
         self._quiet.begin()  # whoever wrote it may have done so a moment ago
         if self._instance is not None:
             self._place.track_connections()
-            self._store = self._instance.read() if self._place.whole(self._instance) else None
+            store = self._instance.read()
+            self._store = store if store.sound and self._place.whole(self._instance) else None
 
     def _write(self, instance: Instance, store: Store, delta: Delta) -> Applied:
         commit = store.plan(replace(delta, settings=delta.settings | self._extra))

@@ -65,7 +65,8 @@ class Store:
     """A mirror of the kernel's tables. ``capacity``: entries that each may have; ``cells``: slots that there are.
 
     ``views``: what each slot says now. ``lagging``: slots whose other cell says something else. ``unused``: what no
-    program needs any more and is still there. ``word``: ``rf_now``.
+    program needs any more and is still there. ``word``: ``rf_now``. ``sound`` is False if somebody else gave two places
+    one slot, or a place one that there is not: then a place cannot be changed without another.
     """
 
     capacity: Mapping[str, int]
@@ -75,6 +76,7 @@ class Store:
     views: dict[int, bytes] = field(default_factory=dict)
     lagging: set[int] = field(default_factory=set)
     unused: dict[str, set[bytes]] = field(default_factory=lambda: {name: set() for name in TABLES})
+    sound: bool = True
     _free: list[int] = field(default_factory=list)
     _next: int = 1
     _lengths: dict[str, dict[int, int]] = field(default_factory=lambda: {BLOCKS4: {}, BLOCKS6: {}})
@@ -89,7 +91,9 @@ class Store:
         parity = word >> 8 & 1
         self.word = word
         self.entries = {name: dict(entries[name]) for name in TABLES}
-        taken = {slot_number(value) for name in PLACES for value in self.entries[name].values()}
+        slots = [slot_number(value) for name in PLACES for value in self.entries[name].values()]
+        taken = {slot for slot in slots if 0 < slot < self.slots}
+        self.sound = len(taken) == len(slots)
         for slot in taken:
             both = [bytes(cells[(slot * 2 + half) * size : (slot * 2 + half + 1) * size]) for half in (0, 1)]
             self.views[slot] = both[parity]
@@ -104,7 +108,7 @@ class Store:
     def telling(self, name: str) -> Iterator[tuple[bytes, bytes]]:
         """Return the keys of a table of places that say something else than the block around them, and their views."""
         for key, value in self.entries[name].items():
-            view = self.views[slot_number(value)]
+            view = self.views.get(slot_number(value), NOTHING)
             if view != self._view_of(self._around(name, key), {}):
                 yield key, view
 
