@@ -21,7 +21,8 @@ from bench.paths import Path3, Variant, path
 from bench.rows import Rows
 from bench.shapes import CLIENT, PORT, SERVER
 from bench.traffic import MEASURES, measurable, pinned
-from ringfence.dataplanes.ebpf.instance import ASK, FILTER, Instance
+from ringfence.dataplanes.ebpf.hooks import ASK, FILTER
+from ringfence.dataplanes.ebpf.instance import Instance
 from ringfence.dataplanes.ebpf.place import Place
 from ringfence.host import netns
 from ringfence.host.bpf.programs import BpfProgram, Cost, Runner, counting

@@ -13,14 +13,14 @@ from tests.dataplanes.router import PODS, VERSIONS, Router
 
 def standing(engine: str) -> Iterator[Router]:
     """Yield a router, and take it away."""
-    made = Router(f"{engine[:3]}{os.getpid()}", engine)
+    made = Router(f"{engine[:3]}{len(engine)}-{os.getpid()}", engine)
     # A link's other end counts as up a moment later; till then nobody answers neighbour solicitations.
     assert all(any(made.pings("router", who, version) for _ in range(50)) for who in PODS for version in VERSIONS)
     yield made
     made.destroy()
 
 
-@pytest.fixture(scope="module", params=["nftables", "ebpf"])
+@pytest.fixture(scope="module", params=["nftables", "ebpf", "ebpf at devices", "ebpf on a bridge"])
 def _router(request: pytest.FixtureRequest) -> Iterator[Router]:
     yield from standing(request.param)
 

@@ -65,13 +65,21 @@ class Engine(Dataplane, typing.Protocol):
         ...
 
 
-_ENGINES: dict[str, Callable[[Nft], Engine]] = {"nftables": NftablesDataplane, "ebpf": lambda _: EbpfDataplane()}
+_ENGINES: dict[str, Callable[[Nft], Engine]] = {
+    "nftables": NftablesDataplane,
+    "ebpf": lambda _: EbpfDataplane(),
+    "ebpf at devices": lambda _: EbpfDataplane(hooks="tc-alone"),
+    "ebpf on a bridge": lambda _: EbpfDataplane(hooks="tc"),
+}
+BRIDGED = frozenset({"ebpf on a bridge"})
+"""Where the router passes frames on from port to port, and netfilter sees none of them."""
 
 
 class Router:
     """The namespaces, and sockets in them."""
 
     def __init__(self, name: str, engine: str = "nftables") -> None:
+        self.bridged = engine in BRIDGED
         self.netns = {who: f"rf-{name}-{who}" for who in ("router", *PODS)}
         for namespace in self.netns.values():
             netns.delete(namespace)
@@ -82,15 +90,35 @@ class Router:
         with netns.enter(self.netns["router"]):
             for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
                 Path("/proc/sys/net", setting).write_text("1")
+            if self.bridged:
+                process.run(["ip", "-batch", "-"], stdin=self._bridge())
+                for past in Path("/proc/sys/net/bridge").glob("bridge-nf-call-*"):
+                    past.write_text("0")
             process.run(["ip", "-batch", "-"], stdin="".join(map(self._link, PODS)))
+            process.run(["ip", "route", "add", "unreachable", "default"])  # as nodes have one, to wherever
+            process.run(["ip", "-6", "route", "add", "unreachable", "default"])
             self.nft = Nft()
             self.dataplane = _ENGINES[engine](self.nft)
         for who in PODS:
             with netns.enter(self.netns[who]):
                 process.run(["ip", "-batch", "-"], stdin=self._inside(who))
 
+    def _bridge(self) -> str:
+        return (
+            "link add bridge type bridge\n"
+            f"addr add {address('router', 4)}/16 dev bridge\n"
+            f"addr add {address('router', 6)}/16 dev bridge nodad\n"
+            "link set bridge up\n"
+        )
+
     def _link(self, who: str) -> str:
         number = PODS.index(who) + 1
+        if self.bridged:
+            return (
+                f"link add {who} type veth peer name eth0 netns {self.netns[who]}\n"
+                f"link set {who} master bridge\n"
+                f"link set {who} up\n"
+            )
         return (
             f"link add {who} type veth peer name eth0 netns {self.netns[who]}\n"
             f"addr add 10.9.{number}.1/24 dev {who}\n"
@@ -100,13 +128,14 @@ class Router:
 
     def _inside(self, who: str) -> str:
         number = PODS.index(who) + 1
+        lengths = (16, 16) if self.bridged else (24, 64)
         return (
             "link set lo up\n"
-            f"addr add {address(who, 4)}/24 dev eth0\n"
-            f"addr add {address(who, 6)}/64 dev eth0 nodad\n"
+            f"addr add {address(who, 4)}/{lengths[0]} dev eth0\n"
+            f"addr add {address(who, 6)}/{lengths[1]} dev eth0 nodad\n"
             "link set eth0 up\n"
-            f"route add default via 10.9.{number}.1\n"
-            f"route add default via fd09:{number}::1\n"
+            f"route add default via 10.9.{1 if self.bridged else number}.1\n"
+            f"route add default via fd09:{1 if self.bridged else number}::1\n"
         )
 
     @property

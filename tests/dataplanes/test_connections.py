@@ -223,6 +223,8 @@ def test_packets_of_no_connection_pass_only_where_nobody_is_isolated(router: Rou
 
 def test_services_are_judged_by_the_pod_behind_them(router: Router, version: int) -> None:
     """Rules are judged after DNAT, on pod address and target port (SEMANTICS 31); a pod reaches itself (22)."""
+    if router.bridged:
+        pytest.skip("an answer that a bridge passes on past netfilter is not translated back")
     service = "10.96.0.1" if version == 4 else "fd96::1"
     word = "ip" if version == 4 else "ip6"
     router.nft.run(

@@ -18,7 +18,8 @@ from typing import Any
 from ringfence.compiler.compile import compile_program
 from ringfence.dataplanes.base import Dataplane
 from ringfence.dataplanes.ebpf.apply import EbpfDataplane
-from ringfence.dataplanes.ebpf.instance import ASK, Instance
+from ringfence.dataplanes.ebpf.hooks import ASK
+from ringfence.dataplanes.ebpf.instance import Instance
 from ringfence.dataplanes.ebpf.place import Place
 from ringfence.host import netns
 from ringfence.host.bpf.programs import Runner

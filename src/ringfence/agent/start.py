@@ -23,7 +23,7 @@ from ringfence.agent.policies import PolicyReader
 from ringfence.agent.standing import Standing
 from ringfence.dataplanes.base import Dataplane, Hooked
 from ringfence.dataplanes.memory.apply import MemoryDataplane
-from ringfence.dataplanes.registry import AUTO, ENGINES, Choice, Engine, choose, require
+from ringfence.dataplanes.registry import AUTO, ENGINES, Choice, Engine, builder, choose, require
 from ringfence.dataplanes.verdicts import Reports
 from ringfence.errors import HostLacks, HostRefused, ProgramRefused, RingfenceError, UsageError
 from ringfence.kube.client import Client
@@ -37,6 +37,7 @@ class Options:
 
     node: str
     dataplane: str = AUTO
+    ebpf_hook: str = AUTO
     gate_socket: Path | None = None
     metrics_address: str | None = None
     meaning: Settings = DEFAULTS
@@ -45,20 +46,20 @@ class Options:
     log_allows: bool = False
 
 
-def choose_engine(name: str) -> Choice:
+def choose_engine(name: str, ebpf_hook: str = AUTO) -> Choice:
     """Return the engine; ``auto`` takes only one that filters packets, for an agent that filters none protects nobody.
 
     Raises ``HostLacks`` if the named one cannot run here, ``UsageError`` if none can.
     """
     choice = choose(name, {each.name: each for each in ENGINES.values() if each.filters})
     if name != AUTO:
-        require(name)
+        require(name, ebpf_hook=ebpf_hook)
     return choice
 
 
 async def serve(access: ClusterAccess, options: Options, log: Log) -> None:
     """Run an agent until SIGTERM or SIGINT; raises ``RingfenceError`` if it cannot start."""
-    choice = choose_engine(options.dataplane)
+    choice = choose_engine(options.dataplane, options.ebpf_hook)
     stop = _stop_on_signals()
     while True:
         try:
@@ -78,7 +79,7 @@ def instead_of(failed: Choice, why: RingfenceError) -> Choice:
 
 
 async def _serve(access: ClusterAccess, options: Options, log: Log, *, choice: Choice, stop: asyncio.Event) -> None:
-    dataplane = _built(choice)
+    dataplane = _built(choice, options.ebpf_hook)
     where = {"hook": dataplane.hook.name, "hook_reason": dataplane.hook.reason} if isinstance(dataplane, Hooked) else {}
     log.info("dataplane chosen", dataplane=choice.name, reason=choice.reason, **where)
     if not choice.engine.filters:
@@ -117,9 +118,9 @@ async def _serve(access: ClusterAccess, options: Options, log: Log, *, choice: C
         log.info("stopped; what is enforced stays in force", node=options.node)
 
 
-def _built(choice: Choice) -> Dataplane:
+def _built(choice: Choice, ebpf_hook: str) -> Dataplane:
     try:
-        return choice.engine.build()
+        return builder(choice.engine, ebpf_hook=ebpf_hook)()
     except (HostLacks, HostRefused) as error:
         raise EngineFailed(error) from error
 

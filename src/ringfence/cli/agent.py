@@ -29,6 +29,13 @@ The rules stay in the kernel when the agent stops or dies; the next one takes th
     help="What enforces; auto is the best that this machine can run and that filters packets.",
 )
 @click.option(
+    "--ebpf-hook",
+    type=click.Choice(["auto", "netfilter", "tc", "tc-alone"]),
+    default="auto",
+    show_default=True,
+    help="Where the programs of the ebpf dataplane stand: docs/dataplanes/ebpf.md.",
+)
+@click.option(
     "--gate-socket",
     metavar="PATH",
     type=click.Path(path_type=Path),
@@ -57,6 +64,7 @@ def command(
     context: str | None,
     node_name: str,
     dataplane: str,
+    ebpf_hook: str,
     gate_socket: Path | None,
     metrics_bind_address: str | None,
     log_format: str,
@@ -87,6 +95,7 @@ def command(
     options = Options(
         node=node_name,
         dataplane=dataplane,
+        ebpf_hook=ebpf_hook,
         gate_socket=gate_socket,
         metrics_address=metrics_bind_address,
         meaning=Settings(NodeProbes(node_probes), OwnNodeEgress(own_node_egress), Established(established_connections)),

@@ -44,6 +44,13 @@ _MOST_JOBS = 8
     help="How pods are wired where packets are sent: routed, or on a bridge.",
 )
 @click.option(
+    "--ebpf-hook",
+    type=click.Choice(["auto", "netfilter", "tc", "tc-alone"]),
+    default="auto",
+    show_default=True,
+    help="Where the programs of the ebpf dataplane stand: docs/dataplanes/ebpf.md.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Choice(["text", "json", "junit", "tap"]),
@@ -59,6 +66,7 @@ def command(
     expression: str | None,
     dataplane: str,
     network_plugin: str,
+    ebpf_hook: str,
     output: str,
     fail_fast: bool,
     jobs: int | None,
@@ -79,13 +87,13 @@ def command(
     from ringfence.cases.selection import case_files, select
 
     files = select(case_files(paths, recursive=recursive), expression)
-    make_engine = _engine_maker(dataplane, network_plugin)
+    make_engine = _engine_maker(dataplane, network_plugin, ebpf_hook)
     jobs = jobs or _jobs(dataplane)
     outcomes = _outcomes(files, make_engine, fail_fast=fail_fast, jobs=min(jobs, len(files)))
     return _exit_code(_write(outcomes, output, dataplane=dataplane, count=len(files)))
 
 
-def _engine_maker(dataplane: str, plugin: str) -> MakeEngine:
+def _engine_maker(dataplane: str, plugin: str, ebpf_hook: str) -> MakeEngine:
     """Return what makes a new engine; raises ``HostLacks`` if this machine cannot run it."""
     from ringfence.cases import engines
 
@@ -99,7 +107,7 @@ def _engine_maker(dataplane: str, plugin: str) -> MakeEngine:
     except HostLacks as lack:
         other = "or ask an engine that sends no packets: --dataplane reference"
         raise HostLacks(lack.what, remedy=f"{lack.remedy}, {other}") from None
-    return partial(with_packets, dataplane, cast("NetworkPlugin", plugin))
+    return partial(with_packets, dataplane, cast("NetworkPlugin", plugin), ebpf_hook=ebpf_hook)
 
 
 def _jobs(dataplane: str) -> int:

@@ -7,6 +7,7 @@ engine's library can still run the others.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from ringfence.dataplanes.base import Answer, Dataplane, Probe
 from ringfence.errors import HostLacks, UsageError
 
 AUTO = "auto"
+EBPF_HOOKS = (AUTO, "netfilter", "tc", "tc-alone")
+"""Where the programs of the eBPF engine stand; what each means says ``ebpf.hooks``."""
 
 
 class Watch(Protocol):
@@ -108,16 +111,22 @@ def _remove_nftables() -> None:
         dataplane.close()
 
 
-def _probe_ebpf() -> Probe:
+def _probe_ebpf(hooks: str = AUTO) -> Probe:
     from ringfence.dataplanes.ebpf.probe import probe  # noqa: PLC0415 - imported when asked for
 
-    return probe()
+    return probe(hooks)
 
 
-def _build_ebpf() -> Dataplane:
+def _build_ebpf(hooks: str = AUTO) -> Dataplane:
     from ringfence.dataplanes.ebpf.apply import EbpfDataplane  # noqa: PLC0415 - imported when asked for
 
-    return EbpfDataplane()
+    return EbpfDataplane(hooks=hooks)
+
+
+def _watch_ebpf() -> Watch:
+    from ringfence.host.devices import Devices  # noqa: PLC0415 - imported when asked for
+
+    return Devices()
 
 
 def _present_ebpf() -> bool:
@@ -164,6 +173,7 @@ ENGINES: Mapping[str, Engine] = {
             True,
             _probe_ebpf,
             _build_ebpf,
+            _watch_ebpf,
             present=_present_ebpf,
             remove=_remove_ebpf,
             forget=_forget_ebpf,
@@ -192,12 +202,19 @@ def engine(name: str) -> Engine:
         raise UsageError(f'there is no dataplane "{name}"; choose one of {", ".join(ENGINES)}') from None
 
 
-def require(name: str) -> Probe:
+def require(name: str, *, ebpf_hook: str = AUTO) -> Probe:
     """Try an engine, and raise ``HostLacks`` if this machine cannot run it; ``UsageError`` if there is none."""
-    found = engine(name).probe()
+    found = _probe_ebpf(ebpf_hook) if name == "ebpf" and ebpf_hook != AUTO else engine(name).probe()
     if found.answer is Answer.NO:
         raise HostLacks(f"{name} cannot run here: {found.reason}", remedy=found.remedy or "see: ringfence doctor")
     return found
+
+
+def builder(chosen: Engine, *, ebpf_hook: str = AUTO) -> Callable[[], Dataplane]:
+    """Return what makes a dataplane of an engine; ``ebpf_hook`` says where that engine's programs stand."""
+    if chosen.name == "ebpf" and ebpf_hook != AUTO:
+        return functools.partial(_build_ebpf, ebpf_hook)
+    return chosen.build
 
 
 def choose(wanted: str = AUTO, engines: Mapping[str, Engine] = ENGINES, passed_over: Sequence[str] = ()) -> Choice:

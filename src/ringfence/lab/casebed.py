@@ -54,9 +54,11 @@ def require(dataplane: str) -> None:
     registry.require(dataplane)
 
 
-def with_packets(dataplane: str, plugin: NetworkPlugin, settings: Settings) -> Packets:
+def with_packets(
+    dataplane: str, plugin: NetworkPlugin, settings: Settings, *, ebpf_hook: str = registry.AUTO
+) -> Packets:
     """Return a new engine that sends packets."""
-    return Packets(dataplane, plugin, settings)
+    return Packets(dataplane, plugin, settings, ebpf_hook=ebpf_hook)
 
 
 def run_script(script: Script, dataplane: str, plugin: NetworkPlugin = "azure") -> list[list[bool]]:
@@ -67,8 +69,17 @@ def run_script(script: Script, dataplane: str, plugin: NetworkPlugin = "azure") 
 class Packets:
     """Judges probes by sending them. Everything that it makes in the machine is gone after ``close``."""
 
-    def __init__(self, dataplane: str, plugin: NetworkPlugin = "azure", settings: Settings = DEFAULTS) -> None:
+    def __init__(
+        self,
+        dataplane: str,
+        plugin: NetworkPlugin = "azure",
+        settings: Settings = DEFAULTS,
+        *,
+        ebpf_hook: str = registry.AUTO,
+    ) -> None:
         self._make_dataplane = ENGINES[dataplane]
+        if ebpf_hook != registry.AUTO:
+            self._make_dataplane = registry.builder(registry.engine(dataplane), ebpf_hook=ebpf_hook)
         self._plugin = plugin
         self._settings = settings
         self._lab = f"case{os.getpid()}-{next(_SERIAL)}"

@@ -200,6 +200,10 @@ class Kernel:
                 self.check(tables, max(attached, self.oldest), self.time.now)
         self.finished = [each for each in self.finished if each[1].opened().maps is kept.maps]
 
+    def news(self) -> bool:
+        """Tell of no device."""
+        return False
+
     def whole(self, _: Instance) -> bool:
         """Tell that nobody has taken anything away."""
         return True

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
+from ringfence.dataplanes.ebpf.devices import Site
+from ringfence.dataplanes.ebpf.hooks import Hooks
 from ringfence.dataplanes.ebpf.instance import CELLS, COUNTERS, EVENTS, NOW, Instance
 from ringfence.dataplanes.ebpf.layout import (
     VIEW_SIZE,
@@ -181,7 +183,7 @@ class Tables:
 
     def opened(self) -> Instance:
         """Return the instance as somebody opens it."""
-        return Instance(cast("Mapping[str, BpfMap]", self._maps), {}, {})
+        return Instance(cast("Mapping[str, BpfMap]", self._maps), {}, {}, Hooks.NETFILTER, cast("Site", None))
 
     def words(self, first: int, last: int) -> list[tuple[int, int, int]]:
         """Return what ``rf_now`` was between two moments, after the first of them at which, and when it was written."""

@@ -23,7 +23,8 @@ from ringfence.dataplanes.base import Applied, Hook
 from ringfence.dataplanes.ebpf.changes import render_change
 from ringfence.dataplanes.ebpf.decode import decode
 from ringfence.dataplanes.ebpf.events import Reporting
-from ringfence.dataplanes.ebpf.instance import COUNTERS, EVENTS, HOOK, Instance
+from ringfence.dataplanes.ebpf.hooks import AUTO, REASONS
+from ringfence.dataplanes.ebpf.instance import COUNTERS, EVENTS, Instance
 from ringfence.dataplanes.ebpf.layout import REPORT_ALLOWS, pack_id
 from ringfence.dataplanes.ebpf.place import Place
 from ringfence.dataplanes.ebpf.render import NODE, PODS, pod_entry, render
@@ -43,8 +44,8 @@ class EbpfDataplane:
 
     name = "ebpf"
 
-    def __init__(self, place: Place | None = None) -> None:
-        self._place = place if place is not None else Place()
+    def __init__(self, place: Place | None = None, *, hooks: str = AUTO) -> None:
+        self._place = place if place is not None else Place(hooks=hooks)
         self._instance: Instance | None = None
         self._store: Store | None = None  # what its tables hold; None while that is not known
         self._flat: KeptFlat | None = None
@@ -60,7 +61,8 @@ class EbpfDataplane:
     @property
     def hook(self) -> Hook:
         """Where the programs stand."""
-        return HOOK
+        hooks = self._place.hooks
+        return Hook(hooks.value, REASONS[hooks])
 
     def apply(self, program: Program) -> Applied:
         """Put a program in force, whole; without a commit if it is already.
@@ -72,6 +74,8 @@ class EbpfDataplane:
             return self._apply(program)
 
     def _apply(self, program: Program) -> Applied:
+        if self._place.news() and self._instance is not None:
+            self._cover(self._instance)
         if program == self._program and self._store is not None and self._follows:
             return Applied(transactions=0)
         if self._flat is None or self._flat.flat.node != program.node:
@@ -99,7 +103,8 @@ class EbpfDataplane:
     def _drifted(self) -> bool:
         if self._program is None or self._store is None or self._instance is None:
             return False
-        if not self._place.whole(self._instance) or not self._instance.holds(self._store):
+        lost = self._instance.devices.cover()
+        if lost or not self._place.whole(self._instance) or not self._instance.holds(self._store):
             self._store = None
             return True
         self._forget_pods(self._program, self._store)
@@ -185,8 +190,17 @@ class EbpfDataplane:
         self._quiet.begin()  # whoever wrote it may have done so a moment ago
         if self._instance is not None:
             self._place.track_connections()
+            self._cover(self._instance)
             store = self._instance.read()
             self._store = store if store.sound and self._place.whole(self._instance) else None
+
+    def _cover(self, instance: Instance) -> None:
+        """Give new devices their programs: pods are behind them, or will be."""
+        try:
+            instance.devices.cover()
+        except BaseException:
+            self._store = None  # so that the next ``apply`` looks again
+            raise
 
     def _write(self, instance: Instance, store: Store, delta: Delta) -> Applied:
         commit = store.plan(replace(delta, settings=delta.settings | self._extra))

@@ -3,7 +3,7 @@
 
 Everything of an instance is pinned, so that it stays in force while no agent runs. A place is a network namespace and
 the folder of its instances: normally one, and for moments two, of which the later one is the one that counts. An
-instance whose links are not all there was not finished, and never counted.
+instance that lacks a pin was not finished, and never counted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ringfence.dataplanes import base
+from ringfence.dataplanes.ebpf.devices import DEVICE_LINK, AtDevices, Site
+from ringfence.dataplanes.ebpf.hooks import ASK, AT_DEVICES, AT_NETFILTER, FILTER, Hooks, programs
 from ringfence.dataplanes.ebpf.layout import VIEW_SIZE
 from ringfence.dataplanes.ebpf.render import FACTS, Entries
 from ringfence.dataplanes.ebpf.store import PLACES, TABLES, Commit, Store
@@ -21,73 +22,82 @@ from ringfence.dataplanes.ebpf.verifierlog import kept
 from ringfence.errors import HostRefused, ProgramRefused
 from ringfence.host import netns
 from ringfence.host.bpf import pins
-from ringfence.host.bpf.links import BpfLink, Family, Hook, NetfilterPlace, attach_netfilter
+from ringfence.host.bpf.links import BpfLink, NetfilterPlace, attach_netfilter
 from ringfence.host.bpf.maps import BpfMap
 from ringfence.host.bpf.objects import BpfObject
 from ringfence.host.bpf.programs import AttachType, BpfProgram, ProgramType
 
 CELLS, NOW, BUDGETS, EVENTS, COUNTERS = "rf_cells", "rf_now", "rf_budgets", "rf_events", "rf_counters"
-MAPS = (*TABLES, CELLS, NOW, BUDGETS, EVENTS, COUNTERS)
-FILTER, ASK, IN_PLACE = "rf_filter", "rf_ask", "reads_in_place"
+FLOWS, FRAGMENTS = "rf_flows", "rf_fragments"
+MAPS = (*TABLES, CELLS, NOW, BUDGETS, EVENTS, COUNTERS, FLOWS, FRAGMENTS)
+MOST_FLOWS, MOST_FRAGMENTS = 65536, 4096
+"""Of flows that netfilter does not see, in which an isolated endpoint has part; the kernel makes room at once."""
+
+IN_PLACE = "reads_in_place"
 LINK = "link_"
 READINGS = 20
 """So often the tables are read until no commit has come in between."""
 _ORDER = sys.byteorder
-HOOKS = {
-    f"{word}{version}": (family, hook)
-    for word, hook in (("forward", Hook.FORWARD), ("input", Hook.LOCAL_IN), ("output", Hook.LOCAL_OUT))
-    for version, family in (("4", Family.IPV4), ("6", Family.IPV6))
-}
-HOOK = base.Hook("netfilter", "one program sees every packet after translation, with its connection (Linux >= 6.4)")
 PRIORITIES = range(10, 42)
 """Behind the translation of destinations (-100) and the usual filters (0). The kernel allows one program for each."""
 
 
-def load(path: Path, sizes: Mapping[str, int]) -> Instance:
+def load(path: Path, sizes: Mapping[str, int], hooks: Hooks, site: Site) -> Instance:
     """Load an object file with tables of these sizes; nothing is attached or pinned yet.
 
     Raises ``ProgramRefused``, which says where all is kept that the verifier said.
     """
     try:
-        return load_reading(path, sizes, in_place=True)
+        return load_reading(path, sizes, hooks, site, in_place=True)
     except ProgramRefused:
         pass
     try:
-        return load_reading(path, sizes, in_place=False)
+        return load_reading(path, sizes, hooks, site, in_place=False)
     except ProgramRefused as error:
         raise kept(error) from None
 
 
-def load_reading(path: Path, sizes: Mapping[str, int], *, in_place: bool) -> Instance:
+def load_reading(path: Path, sizes: Mapping[str, int], hooks: Hooks, site: Site, *, in_place: bool) -> Instance:
     """Load programs that read the tracker's memory in place, which kernels before 6.17 refuse, or by a slower call."""
+    needed = programs(hooks)
     with BpfObject(path) as opened:
         opened.set_constant(IN_PLACE, bytes([in_place]))
         for name, size in sizes.items():
             opened.set_max_entries(name, 2 * size if name == CELLS else size)
         opened.set_max_entries(BUDGETS, sizes[CELLS])
+        if AT_DEVICES[hooks]:
+            opened.set_max_entries(FLOWS, MOST_FLOWS)
+            opened.set_max_entries(FRAGMENTS, MOST_FRAGMENTS)
         opened.set_type(FILTER, ProgramType.NETFILTER, AttachType.NETFILTER)
+        for name in opened.programs:
+            if name not in needed:
+                opened.leave_out(name)
         loaded = opened.load()
-    return Instance({name: loaded.maps[name] for name in MAPS}, loaded.programs, {})
+    return Instance({name: loaded.maps[name] for name in MAPS}, loaded.programs, {}, hooks, site)
 
 
-def adopt(folder: Path) -> Instance | None:
+def adopt(folder: Path, hooks: Hooks, site: Site) -> Instance | None:
     """Open the instance that is pinned in a folder, None if it was never finished."""
     pinned = pins.listing(folder)
-    if not all(name in pinned for name in (*MAPS, FILTER, ASK, *(LINK + hook for hook in HOOKS))):
+    needed = programs(hooks)
+    if not all(name in pinned for name in (*MAPS, *needed, *(LINK + hook for hook in AT_NETFILTER[hooks]))):
         return None
     found = Instance(
         {name: BpfMap.from_pin(folder / name) for name in MAPS},
-        {name: BpfProgram.from_pin(folder / name) for name in (FILTER, ASK)},
-        {name: BpfLink.from_pin(folder / (LINK + name)) for name in HOOKS},
+        {name: BpfProgram.from_pin(folder / name) for name in needed},
+        {name: BpfLink.from_pin(folder / (LINK + name)) for name in AT_NETFILTER[hooks]},
+        hooks,
+        site,
     )
     found.folder = folder
+    found.devices.open(folder)
     return found
 
 
 def destroy(folder: Path) -> None:
     """Take away what is pinned in a folder, finished or not: the links first."""
     for name in pins.listing(folder):
-        if name.startswith(LINK):
+        if name.startswith((LINK, DEVICE_LINK)):
             with BpfLink.from_pin(folder / name) as link:
                 link.detach()
     pins.remove_directory(folder)
@@ -97,11 +107,19 @@ class Instance:
     """Tables, programs and links, open in this process. ``folder`` is where they are pinned, None before."""
 
     def __init__(
-        self, maps: Mapping[str, BpfMap], programs: Mapping[str, BpfProgram], bound: Mapping[str, BpfLink]
+        self,
+        maps: Mapping[str, BpfMap],
+        programs: Mapping[str, BpfProgram],
+        bound: Mapping[str, BpfLink],
+        hooks: Hooks,
+        site: Site,
     ) -> None:
         self.maps = maps
         self.programs = programs
         self.links = dict(bound)
+        self.hooks = hooks
+        self.devices = AtDevices({side: programs[name] for side, name in AT_DEVICES[hooks].items()}, site)
+        self._site = site
         self.folder: Path | None = None
         self._cells: mmap.mmap | None = None
         self._written = bytearray()  # what ``cells`` should hold
@@ -156,53 +174,59 @@ class Instance:
         self._put_word(word)
 
     def whole(self) -> bool:
-        """Tell whether there is a link for every hook, and each has its pin."""
+        """Tell whether there is a link for every hook of netfilter, and each has its pin."""
         pinned = set(pins.listing(self.folder)) if self.folder is not None else set()
-        return all(name in self.links and LINK + name in pinned for name in HOOKS)
+        return all(name in self.links and LINK + name in pinned for name in AT_NETFILTER[self.hooks])
 
-    def attached(self, namespace: int) -> bool:
+    def attached(self) -> bool:
         """Tell whether the filter is still at every hook: somebody may have taken it away, and left the pins."""
-        with netns.entered(namespace):
+        with netns.entered(self._site.namespace):
             return all(link.attached(self.programs[FILTER]) for link in self.links.values())
 
-    def attach(self, namespace: int) -> None:
-        """Attach the filter at every hook, all at the first priority that is free at all of them."""
-        refused: HostRefused | None = None
-        for priority in PRIORITIES:
-            try:
-                with netns.entered(namespace):
-                    for name, (family, hook) in HOOKS.items():
-                        place = NetfilterPlace(family, hook, priority)
-                        self.links[name] = attach_netfilter(self.programs[FILTER], place)
-            except HostRefused as error:
-                refused = error
-                self.detach()
-            else:
-                return
-        assert refused is not None
-        raise refused
-
-    def detach(self) -> None:
-        """Take the programs off their hooks."""
-        for link in self.links.values():
-            link.detach()
-            link.close()
-        self.links.clear()
-
-    def pin(self, folder: Path) -> None:
-        """Pin all of it. The links come last: they make it count."""
+    def put_in_force(self, folder: Path) -> None:
+        """Pin and attach all of it. The program that is at no hook is pinned last: it makes the others count."""
         pins.make_directory(folder)
         self.folder = folder
         for name, each in self.maps.items():
             each.pin(folder / name)
         for name, program in self.programs.items():
-            program.pin(folder / name)
+            if name != ASK:
+                program.pin(folder / name)
+        self.devices.open(folder)
+        self.devices.cover()
+        if AT_NETFILTER[self.hooks]:
+            self._attach()
         for name, link in self.links.items():
             link.pin(folder / (LINK + name))
+        self.programs[ASK].pin(folder / ASK)
+
+    def _attach(self) -> None:
+        """Attach the filter at netfilter's hooks, all at the first priority that is free at all of them."""
+        refused: HostRefused | None = None
+        for priority in PRIORITIES:
+            try:
+                with netns.entered(self._site.namespace):
+                    for name, (family, hook) in AT_NETFILTER[self.hooks].items():
+                        place = NetfilterPlace(family, hook, priority)
+                        self.links[name] = attach_netfilter(self.programs[FILTER], place)
+            except HostRefused as error:
+                refused = error
+                self._detach()
+            else:
+                return
+        assert refused is not None
+        raise refused
+
+    def _detach(self) -> None:
+        for link in self.links.values():
+            link.detach()
+            link.close()
+        self.links.clear()
 
     def destroy(self) -> None:
         """Take it out of the kernel: its links first."""
-        self.detach()
+        self.devices.detach()
+        self._detach()
         if self.folder is not None:
             pins.remove_directory(self.folder)
         self.close()
@@ -211,6 +235,7 @@ class Instance:
         """Give back what this process holds of it."""
         if self._cells is not None:
             self._cells.close()
+        self.devices.close()
         for handle in (*self.maps.values(), *self.programs.values(), *self.links.values()):
             handle.close()
 

@@ -8,18 +8,19 @@ from ringfence.dataplanes.base import Answer, Hook, Probe
 from ringfence.dataplanes.ebpf import folders
 from ringfence.dataplanes.ebpf.apply import EbpfDataplane
 from ringfence.dataplanes.ebpf.build import object_path
+from ringfence.dataplanes.ebpf.hooks import AUTO
 from ringfence.dataplanes.ebpf.place import Place
 from ringfence.errors import HostLacks, HostRefused, ProgramRefused
 from ringfence.host import netns
 from ringfence.host.fact import Fact
 
 
-def probe() -> Probe:
+def probe(hooks: str = AUTO) -> Probe:
     """Put an empty program in force where nobody is, and take it out again."""
 
     def tried() -> Hook:
         with folders.for_a_try() as folder:
-            dataplane = EbpfDataplane(Place(folder))
+            dataplane = EbpfDataplane(Place(folder, hooks=hooks))
             try:
                 dataplane.apply(empty_program("probe"))
                 return dataplane.hook

@@ -7,6 +7,7 @@
 extern int bpf_dynptr_from_skb(struct sk_buff *skb, __u64 flags, struct bpf_dynptr *ptr) __ksym __weak;
 
 #define IP_OFFSET 0x1fff
+#define IP_MORE 0x2000
 #define EXTENSIONS 8 /* IPv6 extension headers in a row; more are not looked through */
 
 #define EXT_HOP_BY_HOP 0
@@ -33,23 +34,28 @@ struct packet {
 	bool readable;  /* protocol, transport and ports are known */
 	bool opens;     /* as far as the packet tells, it may be the first of a connection */
 	bool discovers; /* IPv6 neighbour discovery from the same link */
+	enum { NO_FRAGMENT, FIRST_FRAGMENT, LATER_FRAGMENT } fragment;
+	__u32 identity; /* of the packet that a fragment is of */
 	__u16 source_port;
 	__u16 port; /* of the destination, in host order; 0 if the protocol has none */
 };
 
 /* Where a packet is read from. Which one is known when this is compiled: the verifier sees one way only. */
 struct source {
-	enum { FROM_TC, FROM_NETFILTER } kind;
+	enum { FROM_TC, FROM_DEVICE, FROM_NETFILTER } kind;
 	struct __sk_buff *tc;
 	struct sk_buff *netfilter;
 	struct bpf_dynptr *dynptr; /* on it, once it is open */
-	__u32 network;             /* where the IP header begins */
+	__u32 network;             /* where the IP header begins; from a device, after the one that the kernel knows */
 };
 
 static __always_inline bool read(const struct source *source, __u32 offset, void *to, __u32 length)
 {
 	if (source->kind == FROM_TC)
 		return bpf_skb_load_bytes(source->tc, source->network + offset, to, length) == 0;
+	if (source->kind == FROM_DEVICE)
+		return bpf_skb_load_bytes_relative(source->tc, source->network + offset, to, length,
+						   BPF_HDR_START_NET) == 0;
 	return bpf_dynptr_read(to, length, source->dynptr, source->network + offset, 0) == 0;
 }
 
@@ -67,6 +73,10 @@ static __always_inline bool read_ipv4(const struct source *source, struct questi
 	packet->hop_limit = header[8];
 	packet->transport = (header[0] & 15) * 4;
 	packet->readable = packet->transport >= 20 && !(fragment & IP_OFFSET);
+	if (fragment & (IP_OFFSET | IP_MORE)) {
+		packet->fragment = fragment & IP_OFFSET ? LATER_FRAGMENT : FIRST_FRAGMENT;
+		packet->identity = header[4] << 8 | header[5];
+	}
 	return true;
 }
 
@@ -83,7 +93,7 @@ static __always_inline bool read_ipv6(const struct source *source, struct questi
 	next = header[6];
 	packet->hop_limit = header[7];
 	for (int count = 0; count < EXTENSIONS; count++) {
-		__u8 extension[4];
+		__u8 extension[8];
 
 		if (next != EXT_HOP_BY_HOP && next != EXT_ROUTING && next != EXT_FRAGMENT &&
 		    next != EXT_AUTHENTICATION && next != EXT_DESTINATION && next != EXT_MOBILITY) {
@@ -95,8 +105,13 @@ static __always_inline bool read_ipv6(const struct source *source, struct questi
 		if (!read(source, offset, extension, sizeof(extension)))
 			return true;
 		if (next == EXT_FRAGMENT) {
-			if (extension[2] || extension[3] & 0xf8) /* not the first fragment */
+			__builtin_memcpy(&packet->identity, extension + 4, 4);
+			if (extension[2] || extension[3] & 0xf8) { /* not the first fragment */
+				packet->fragment = LATER_FRAGMENT;
+				packet->protocol = extension[0];
 				return true;
+			}
+			packet->fragment = extension[3] & 1 ? FIRST_FRAGMENT : NO_FRAGMENT;
 			offset += 8;
 		} else if (next == EXT_AUTHENTICATION) {
 			offset += (extension[1] + 2) * 4;

@@ -58,18 +58,12 @@ static __always_inline bool pass_in_midst(const struct source *source, struct qu
 	return false;
 }
 
-static __always_inline bool pass(unsigned long nfct, const struct source *source, struct question *question)
+/* A packet whose connection is in the question. */
+static __always_inline bool pass_tracked(unsigned long nfct, const struct source *source, struct question *question)
 {
-	struct nf_conn *connection = (struct nf_conn *)(nfct & ~CT_INFO_MASK);
 	bool begins = (nfct & CT_INFO_MASK) == CT_NEW;
 	struct verdict verdict = {};
 
-	if (!question->asked)
-		return true;
-	if (connection && !begins && question->now & SETTING_KEEP_ESTABLISHED)
-		return true;
-	if (!connection || !ask_of_connection(connection, question))
-		return pass_stray(source, question);
 	if (begins && (question->protocol == PROTOCOL_TCP || question->protocol == PROTOCOL_SCTP) &&
 	    !pass_in_midst(source, question))
 		return false;
@@ -80,6 +74,26 @@ static __always_inline bool pass(unsigned long nfct, const struct source *source
 	if (begins && verdict.slot)
 		report(question, &verdict);
 	return true;
+}
+
+static __always_inline bool pass(unsigned long nfct, const struct source *source, struct question *question)
+{
+	struct nf_conn *connection = (struct nf_conn *)(nfct & ~CT_INFO_MASK);
+	bool begins = (nfct & CT_INFO_MASK) == CT_NEW;
+
+	if (!question->asked)
+		return true;
+	if (connection && !begins && question->now & SETTING_KEEP_ESTABLISHED)
+		return true;
+	if (!connection || !ask_of_connection(connection, question))
+		return pass_stray(source, question);
+	return pass_tracked(nfct, source, question);
+}
+
+/* Between the node itself and its pods (SEMANTICS 23, 24). */
+static __always_inline __u8 asked_of_node(__u64 now)
+{
+	return (now & SETTING_OWN_NODE_ALLOW ? 0 : ASK_EGRESS) | (now & SETTING_NODE_PROBES_DENY ? ASK_INGRESS : 0);
 }
 
 SEC("netfilter")
@@ -94,12 +108,12 @@ int rf_filter(struct bpf_nf_ctx *ctx)
 	question.family = state->pf == PF_IPV4 ? 4 : 6;
 	question.asked = ASK_BOTH;
 	if (question.hook != HOOK_FORWARD)
-		/* Between the node itself and its pods (SEMANTICS 23, 24). */
-		question.asked = (question.now & SETTING_OWN_NODE_ALLOW ? 0 : ASK_EGRESS) |
-				 (question.now & SETTING_NODE_PROBES_DENY ? ASK_INGRESS : 0);
+		question.asked = asked_of_node(question.now);
 	passed = pass(ctx->skb->_nfct, &source, &question);
 	return passed ? HOOK_ACCEPT : HOOK_DROP;
 }
+
+#include "device.h"
 
 /* Asks without a packet of anybody's: the agent runs it on packets of its own making (BPF_PROG_TEST_RUN), which no
  * connection belongs to. Each is judged as the first of its connection, by the same maps and the same code. Returns 1
