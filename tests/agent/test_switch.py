@@ -107,8 +107,8 @@ async def test_engines_change_under_fire_and_no_packet_is_lost_or_let_through(
 async def test_killed_between_the_two_steps_the_next_agent_finishes(
     router: Router, api: ApiServer, tmp_path: Path
 ) -> None:
-    """What cannot be taken away is told, counted, tried again and stays in force, also when policy changes; the
-    successor of the agent that was killed there takes it away.
+    """What cannot be taken away is told, counted, tried again and stays in force, also when policy changes; no gate
+    opens meanwhile. The successor of the agent that was killed there takes it away.
     """
     namespace = router.netns["router"]
 
@@ -133,6 +133,7 @@ async def test_killed_between_the_two_steps_the_next_agent_finishes(
             assert status == 503
             assert "another dataplane's rules are still in force" in why
             assert in_force(router) == {"nftables", "ebpf"}
+            assert (await get(tmp_path, "/v1/pods/demo/server?uid=server&timeout=0.1"))[0] == 503
             with Hammer(router) as hammer:
                 assert router.datagram("client", "server", 6, ALLOWED)
             assert hammer.heard == {ALLOWED: hammer.sent, DENIED: 0}
@@ -145,6 +146,7 @@ async def test_killed_between_the_two_steps_the_next_agent_finishes(
         async with agent(namespace, tmp_path, api.url, dataplane="ebpf"):
             await until(ready)
             await until(alone)
+            assert (await get(tmp_path, "/v1/pods/demo/server?uid=server"))[0] == 200
             assert router.datagram("client", "server", 4, DENIED)
             assert not router.datagram("client", "server", 4, ALLOWED)
 

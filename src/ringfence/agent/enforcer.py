@@ -12,6 +12,7 @@ import time
 
 from ringfence.agent.logs import Log
 from ringfence.agent.metrics import Metrics
+from ringfence.agent.predecessors import Predecessors
 from ringfence.agent.reconcile import State
 from ringfence.agent.retry import InWorker, Retry
 from ringfence.agent.standing import Stage, Standing
@@ -48,6 +49,7 @@ class Enforcer:
         log: Log,
         drift_seconds: float,
         fatal: tuple[type[RingfenceError], ...] = (),
+        predecessors: Predecessors | None = None,
     ) -> None:
         self._dataplane = dataplane
         self._in_worker = in_worker
@@ -56,6 +58,7 @@ class Enforcer:
         self._log = log
         self._drift_seconds = drift_seconds
         self._fatal = fatal
+        self._predecessors = predecessors
         self._good: Program | None = None  # the last that the dataplane took
         self._enforced: Program | None = None  # the same, unless it may not be there any more
         self._refused: Program | None = None
@@ -67,16 +70,8 @@ class Enforcer:
     @property
     def due(self) -> float:
         """When ``enforce`` wants to be called even if nothing changed (the event loop's clock)."""
-        return min(self._look_due, self._retry.due)
-
-    @property
-    def in_force(self) -> bool:
-        """Whether the last program that the dataplane took is known to be there."""
-        return self._enforced is not None
-
-    async def whole(self) -> bool:
-        """Look now whether what was committed is there, and mend it if not; True if it is then."""
-        return self._good is not None and await self._look(self._good)
+        other = float("inf") if self._predecessors is None else self._predecessors.due
+        return min(self._look_due, self._retry.due, other)
 
     def look_soon(self) -> None:
         """Look at the next ``enforce`` whether somebody else changed our rules: somebody did touch them."""
@@ -94,18 +89,23 @@ class Enforcer:
         if self._since is None:
             self._since = heard_at
         if wanted == self._enforced:
-            self._settled(state, passing=passing)
+            await self._settled(state, passing=passing)
         elif wanted != self._refused or now >= self._retry.due:
             await self._commit(state, wanted, passing=passing)
         if self._good is not None and now >= self._look_due:
             await self._look(self._good)
 
-    def _settled(self, state: State, *, passing: bool) -> None:
+    async def _settled(self, state: State, *, passing: bool) -> None:
         self._since = None
         self._refused = None
         self._retry.worked()
-        if not passing:
+        # A predecessor may still deny an address to a pod what it denied to the last holder: no gate opens beside it.
+        if not passing and (self._predecessors is None or await self._predecessors.dismissed(self._whole)):
             self._standing.commit(state)
+
+    async def _whole(self) -> bool:
+        """Look now whether what was committed is there, and mend it if not; True if it is then."""
+        return self._good is not None and await self._look(self._good)
 
     async def _commit(self, state: State, wanted: Program, *, passing: bool) -> None:
         due, self._look_due = self._look_due, float("inf")
@@ -115,7 +115,7 @@ class Enforcer:
             return
         if self._since is not None:
             self._metrics.policy_realized_seconds.observe(_now() - self._since)
-        self._settled(state, passing=passing)
+        await self._settled(state, passing=passing)
         # Sooner if somebody touched our rules meanwhile, perhaps after they had been read.
         self._look_due = min(self._look_due, _now() + self._drift_seconds)
         self._metrics.ruleset_rules.set(sum(len(ruleset.rules) for ruleset in wanted.rulesets))

@@ -109,15 +109,15 @@ class Agent:
             log=log,
             drift_seconds=drift_seconds,
             fatal=fatal,
-        )
-        self._predecessors = Predecessors(
-            predecessors,
-            self._in_worker,
-            successor=dataplane.name,
-            seconds=drift_seconds,
-            standing=standing,
-            metrics=metrics,
-            log=log,
+            predecessors=Predecessors(
+                predecessors,
+                self._in_worker,
+                successor=dataplane.name,
+                seconds=drift_seconds,
+                standing=standing,
+                metrics=metrics,
+                log=log,
+            ),
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -190,7 +190,7 @@ class Agent:
     async def _work(self) -> None:
         clock = asyncio.get_running_loop().time
         while True:
-            heard = await self._arrivals(until=min(self._enforcer.due, self._predecessors.due, self._retry.due))
+            heard = await self._arrivals(until=min(self._enforcer.due, self._retry.due))
             began = clock()
             self._pods.hear(heard)
             self._waiting += heard
@@ -209,8 +209,6 @@ class Agent:
                 heard_at = min((each.at for each in part if took), default=None)
                 await self._enforcer.enforce(self._state, heard_at, passing=bool(self._waiting))
                 self._pods.look(self._standing.committed)
-                if self._enforcer.in_force:
-                    await self._predecessors.dismiss(self._enforcer.whole)
             if not took:
                 return
 

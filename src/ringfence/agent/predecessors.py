@@ -47,29 +47,32 @@ class Predecessors:
         self._log = log
         self._retry = Retry()
         self._look_due = float("-inf")
+        self._alone = not engines
 
     @property
     def due(self) -> float:
-        """When ``dismiss`` wants to be called again (the event loop's clock)."""
+        """When ``dismissed`` wants to be called again (the event loop's clock)."""
         return self._look_due if self._engines and self._look_due > 0 else float("inf")
 
-    async def dismiss(self, whole: Callable[[], Awaitable[bool]]) -> None:
-        """Take them away if they are there, unless it was just looked.
+    async def dismissed(self, whole: Callable[[], Awaitable[bool]]) -> bool:
+        """Take them away if they are there, unless it was just looked; return whether they are gone.
 
         To be called whenever the chosen engine is in force; ``whole`` looks whether it really is.
         """
         if not self._engines or _now() < self._look_due:
-            return
+            return self._alone
         try:
             found = await self._in_worker(lambda: [engine for engine in self._engines if engine.present()])
             if found:
                 await self._replace(found, whole)
         except Exception as error:  # noqa: BLE001 - whatever it is, both stay in force and it is tried again
             self._failed(error)
-            return
+            return False
+        self._alone = True
         self._look_due = _now() + self._seconds
         self._retry.worked()
         self._standing.clear(Stage.SWITCH)
+        return True
 
     async def _replace(self, found: Sequence[Engine], whole: Callable[[], Awaitable[bool]]) -> None:
         with contextlib.ExitStack() as stack:
@@ -83,6 +86,7 @@ class Predecessors:
                 await self._in_worker(engine.remove)
 
     def _failed(self, error: Exception) -> None:
+        self._alone = False
         self._metrics.sync_errors.labels(stage="switch").inc()
         seconds = self._retry.failed(_now())
         self._look_due = self._retry.due
