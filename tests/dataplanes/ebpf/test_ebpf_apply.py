@@ -100,6 +100,14 @@ def _unpin(_: Router, pins: Path) -> None:
     (pins / "link_input6").unlink()
 
 
+def _unpin_a_table(_: Router, pins: Path) -> None:
+    (pins / "rf_budgets").unlink()
+
+
+def _unpin_a_program(_: Router, pins: Path) -> None:
+    (pins / "rf_ask").unlink()
+
+
 def _forget_an_address(_: Router, pins: Path) -> None:
     bpftool("map", "delete", "pinned", str(pins / "rf_peers4"), "key", "10", "9", "2", "2")
 
@@ -132,7 +140,18 @@ def _track_nothing(router: Router, _: Path) -> None:
 
 @pytest.mark.parametrize(
     "harm",
-    [_detach, _unpin, _forget_an_address, _open_a_pair, _bend_a_cell, _cross_wires, _point_nowhere, _track_nothing],
+    [
+        _detach,
+        _unpin,
+        _unpin_a_table,
+        _unpin_a_program,
+        _forget_an_address,
+        _open_a_pair,
+        _bend_a_cell,
+        _cross_wires,
+        _point_nowhere,
+        _track_nothing,
+    ],
     ids=lambda f: f.__name__,
 )
 def test_what_others_changed_is_noticed_and_mended(

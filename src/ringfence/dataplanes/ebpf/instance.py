@@ -174,9 +174,10 @@ class Instance:
         self._put_word(word)
 
     def whole(self) -> bool:
-        """Tell whether there is a link for every hook of netfilter, and each has its pin."""
+        """Tell whether there is a link for every hook of netfilter, and all has its pin: else nobody adopts it."""
         pinned = set(pins.listing(self.folder)) if self.folder is not None else set()
-        return all(name in self.links and LINK + name in pinned for name in AT_NETFILTER[self.hooks])
+        links = AT_NETFILTER[self.hooks].keys()
+        return links <= self.links.keys() and {*self.maps, *self.programs, *(LINK + name for name in links)} <= pinned
 
     def attached(self) -> bool:
         """Tell whether the filter is still at every hook: somebody may have taken it away, and left the pins."""
