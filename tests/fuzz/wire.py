@@ -24,8 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
-from ringfence.dataplanes.base import Dataplane
-from ringfence.dataplanes.ebpf.apply import EbpfDataplane
+from ringfence.dataplanes.base import Dataplane, Held
 from ringfence.dataplanes.nftables.apply import NftablesDataplane
 from ringfence.host import netns, process
 from ringfence.host.nft import Nft
@@ -238,7 +237,7 @@ class Wire:
 
 def _give_back(dataplane: Dataplane) -> None:
     """Let go of what an engine holds open in this process; the kernel keeps what it has."""
-    if isinstance(dataplane, EbpfDataplane):
+    if isinstance(dataplane, Held) and not isinstance(dataplane, NftablesDataplane):  # whose handle is the wire's own
         dataplane.close()
 
 

@@ -71,6 +71,15 @@ class Hooked(Protocol):
         ...
 
 
+@runtime_checkable
+class Held(Protocol):
+    """A dataplane that holds something open in this process, as a kernel's does."""
+
+    def close(self) -> None:
+        """Give it back; what is in force stays so."""
+        ...
+
+
 class Answer(enum.Enum):
     """A probe's three answers."""
 

@@ -19,7 +19,7 @@ from ringfence.cases.run import verdicts
 from ringfence.cases.script import Asks, Connection, Event, Fate, Objects, Probe, Script
 from ringfence.compiler.compile import compile_program
 from ringfence.dataplanes import registry
-from ringfence.dataplanes.base import Dataplane
+from ringfence.dataplanes.base import Dataplane, Held
 from ringfence.errors import HostLacks, UsageError
 from ringfence.host import netns
 from ringfence.lab import fabric, icmperrors, prober
@@ -216,6 +216,8 @@ class Packets:
         self._proxies.clear()
         for dataplane in self._nodes.values():
             dataplane.remove()  # what an engine holds of a namespace would outlive it
+            if isinstance(dataplane, Held):
+                dataplane.close()
         self._nodes.clear()
 
     def _forget(self, name: str) -> None:
