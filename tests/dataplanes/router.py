@@ -234,7 +234,7 @@ def hears(raw: socket.socket, wanted: Callable[[bytes], bool], within: float = N
     end = time.monotonic() + within
     while (left := end - time.monotonic()) > 0 and select.select([raw], [], [], left)[0]:
         packet = raw.recv(65536)
-        if wanted(packet[(packet[0] & 15) * 4 :] if raw.family == socket.AF_INET else packet):
+        if wanted(packet if raw.family == socket.AF_INET6 else packet[(packet[0] & 15) * 4 :]):
             return True
     return False
 

@@ -204,6 +204,10 @@ class Kernel:
         """Tell of no device."""
         return False
 
+    def suits(self, _: Instance) -> bool:
+        """Tell that it stands where it should."""
+        return True
+
     def whole(self, _: Instance) -> bool:
         """Tell that nobody has taken anything away."""
         return True

@@ -74,8 +74,8 @@ class EbpfDataplane:
             return self._apply(program)
 
     def _apply(self, program: Program) -> Applied:
-        if self._place.news() and self._instance is not None:
-            self._cover(self._instance)
+        if self._instance is not None and self._place.news():
+            self._see_devices(self._instance)
         if program == self._program and self._store is not None and self._follows:
             return Applied(transactions=0)
         if self._flat is None or self._flat.flat.node != program.node:
@@ -190,17 +190,20 @@ class EbpfDataplane:
         self._quiet.begin()  # whoever wrote it may have done so a moment ago
         if self._instance is not None:
             self._place.track_connections()
-            self._cover(self._instance)
             store = self._instance.read()
             self._store = store if store.sound and self._place.whole(self._instance) else None
+            if self._store is not None:
+                self._see_devices(self._instance)
 
-    def _cover(self, instance: Instance) -> None:
-        """Give new devices their programs: pods are behind them, or will be."""
+    def _see_devices(self, instance: Instance) -> None:
+        """Give new devices their programs: pods are behind them, or will be. Perhaps others are needed now."""
         try:
             instance.devices.cover()
         except BaseException:
             self._store = None  # so that the next ``apply`` looks again
             raise
+        if not self._place.suits(instance):
+            self._store = None
 
     def _write(self, instance: Instance, store: Store, delta: Delta) -> Applied:
         commit = store.plan(replace(delta, settings=delta.settings | self._extra))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ringfence.dataplanes.ebpf import instance
 from ringfence.dataplanes.ebpf.build import object_path, object_version
-from ringfence.dataplanes.ebpf.devices import DEVICE_LINK, Site
+from ringfence.dataplanes.ebpf.devices import Site
 from ringfence.dataplanes.ebpf.folders import FOLDER, TRACKING, folder_of
 from ringfence.dataplanes.ebpf.hooks import AT_SOME_DEVICE, AUTO, Hooks, bridges
 from ringfence.dataplanes.ebpf.instance import Instance
@@ -81,9 +81,13 @@ class Place:
         """Tell whether devices came, changed or went since the last time that this was asked."""
         return self._site.news()
 
+    def suits(self, put: Instance) -> bool:
+        """Tell whether an instance stands where it should, now that devices are as they are."""
+        return put.hooks is self.hooks
+
     def whole(self, put: Instance) -> bool:
         """Tell whether an instance is at its hooks, and the kernel tracks the connections that it judges by."""
-        if put.hooks is not self.hooks or not put.whole() or not put.attached():
+        if not self.suits(put) or not put.whole() or not put.attached():
             return False
         generation = self._nft.generation()
         if generation != self._tracked_at and TRACKING in self._nft.listing("tables inet"):
@@ -118,11 +122,9 @@ class Place:
     def _destroy(self, name: str) -> None:
         """Take an instance away, finished or not. What is at hooks is found by its pins, filters by their programs'."""
         folder = self.folder / name
-        pinned = pins.listing(folder)
-        if not any(each.startswith(DEVICE_LINK) for each in pinned):
-            for each in AT_SOME_DEVICE.intersection(pinned):
-                with BpfProgram.from_pin(folder / each) as program:
-                    self._site.sweep([program.id])
+        for each in AT_SOME_DEVICE.intersection(pins.listing(folder)):
+            with BpfProgram.from_pin(folder / each) as program:
+                self._site.sweep([program.id])
         instance.destroy(folder)
 
     def _names(self) -> list[str]:

@@ -40,57 +40,61 @@ static __noinline int pass_unless_isolated(struct question *question, struct ver
 }
 
 /* A packet that netfilter did not see, or that it could make nothing of. */
-static __noinline int pass_untracked(struct __sk_buff *skb, struct question *question)
+__noinline int pass_untracked(struct __sk_buff *skb, struct question *question)
 {
-	struct source source = { .kind = FROM_DEVICE, .tc = skb };
 	struct packet packet = {};
 	struct verdict verdict = {};
 	struct flow flow = {}, turned;
 	__u64 at = bpf_ktime_get_ns();
+	struct seen *seen;
 	enum part part;
-	bool found;
+	bool unsure;
 
-	if (!read_packet(&source, question, &packet))
+	if (!question || !read_from_device(skb, question, &packet))
 		return false; /* no address could be read: not an IP packet, whatever the frame says */
 	/* "IPv6 neighbour discovery and router messages between pod and node always pass" (SEMANTICS 33) */
 	if (packet.discovers)
 		return true;
 	question->protocol = packet.protocol;
 	question->port = packet.port;
-	if (!read_flow(&source, question, &packet, &flow, &part, at))
+	if (!read_flow(skb, question, &packet, &flow, &part, at))
 		return pass_unless_isolated(question, &verdict, REASON_UNPARSABLE);
 	turn(&flow, &turned);
-	found = known(&flow, at);
-	if (!found && part != PART_FIRST && known(&turned, at)) {
-		found = true;
-		flow = turned;
+	seen = known(&flow, at);
+	if (!seen && part != PART_FIRST) {
+		seen = known(&turned, at);
+		if (seen)
+			flow = turned;
 	}
-	if (!found && part == PART_DEPENDENT)
+	if (!seen && part == PART_DEPENDENT)
 		return pass_unless_isolated(question, &verdict, REASON_NO_CONNECTION);
-	/* As pass_in_midst: who began it is not known, and the other way round would have to be judged too. */
-	if (!found && part == PART_MIDST && isolated(question, ASK_INGRESS, ASK_EGRESS, &verdict))
-		return refuse(question, &verdict, REASON_MID_CONNECTION);
+	unsure = part != PART_FIRST && (seen ? seen->unsure : part == PART_MIDST);
 	question->client = flow.client;
 	question->server = flow.server;
 	question->protocol = flow.protocol;
 	question->port = has_ports(flow.protocol) ? flow.server_port : 0;
+	/* As pass_in_midst: the other way round would have to be judged too. */
+	if (unsure && isolated(question, ASK_INGRESS, ASK_EGRESS, &verdict))
+		return refuse(question, &verdict, REASON_MID_CONNECTION);
 	verdict.slot = 0;
-	if (!(found && question->now & SETTING_KEEP_ESTABLISHED) && !judge_or_recall(question, &verdict)) {
+	if (!(seen && question->now & SETTING_KEEP_ESTABLISHED) && !judge_or_recall(question, &verdict)) {
 		report(question, &verdict);
 		return false;
 	}
-	if (!found && verdict.slot)
+	if (!seen && verdict.slot)
 		report(question, &verdict);
-	if (!found && part == PART_FIRST)
+	if (!seen && part == PART_FIRST)
 		bpf_map_delete_elem(&rf_flows, &turned); /* the ports are used again, the other way round */
-	remember_flow(&flow, at);
+	remember_flow(&flow, at, unsure);
 	return true;
 }
 
-static __noinline int pass_connection(struct __sk_buff *skb, struct question *question, unsigned long nfct)
+__noinline int pass_connection(struct __sk_buff *skb, struct question *question, unsigned long nfct)
 {
 	struct source source = { .kind = FROM_DEVICE, .tc = skb };
 
+	if (!question)
+		return false;
 	if ((nfct & CT_INFO_MASK) != CT_NEW && question->now & SETTING_KEEP_ESTABLISHED)
 		return true;
 	if (!ask_of_connection((struct nf_conn *)(nfct & ~CT_INFO_MASK), question))
@@ -153,29 +157,27 @@ static __always_inline enum where whereabouts(struct __sk_buff *skb, const struc
 /* Answers to the node's own addresses are judged at rf_entry, which sees no connection. So what leaves from one of them is
  * remembered as it is on the wire: the node's own flows, and those that the node lends its address.
  */
-static __always_inline void remember_own(const struct source *source, struct question *question, __u64 at)
+__noinline int note_own(struct __sk_buff *skb, const struct question *question)
 {
+	struct question seen = {};
 	struct packet packet = {};
 	struct verdict verdict = {};
 	struct flow flow = {}, turned;
+	__u64 at = bpf_ktime_get_ns();
 	enum part part;
 
-	question->asked = ASK_BOTH;
-	if (!read_packet(source, question, &packet) || !isolated(question, ASK_BOTH, ASK_BOTH, &verdict))
-		return;
-	if (!read_flow(source, question, &packet, &flow, &part, at) || part == PART_DEPENDENT)
-		return;
+	if (!question)
+		return 0;
+	seen.now = question->now;
+	seen.family = question->family;
+	seen.asked = ASK_BOTH;
+	if (!read_from_device(skb, &seen, &packet) || !isolated(&seen, ASK_BOTH, ASK_BOTH, &verdict))
+		return 0;
+	if (!read_flow(skb, &seen, &packet, &flow, &part, at) || part == PART_DEPENDENT)
+		return 0;
 	turn(&flow, &turned);
 	if (!known(&turned, at) || part == PART_FIRST)
-		remember_flow(&flow, at);
-}
-
-static __noinline int note_own(struct __sk_buff *skb, const struct question *question)
-{
-	struct source source = { .kind = FROM_DEVICE, .tc = skb };
-	struct question seen = { .now = question->now, .family = question->family };
-
-	remember_own(&source, &seen, bpf_ktime_get_ns());
+		remember_flow(&flow, at, false);
 	return 0;
 }
 
@@ -206,17 +208,19 @@ static __always_inline bool is_picked_up(struct nf_conn *connection)
  * ever allowed, nor that the packet that began it was a first one: its client may be the one who answers. What is to stay
  * open is remembered when it is allowed; who may be the wrong client is dropped as by pass_in_midst, each time.
  */
-static __noinline int pass_connection_alone(struct __sk_buff *skb, struct question *question, unsigned long nfct)
+__noinline int pass_connection_alone(struct __sk_buff *skb, struct question *question, unsigned long nfct)
 {
 	struct source source = { .kind = FROM_DEVICE, .tc = skb };
 	struct nf_conn *connection = (struct nf_conn *)(nfct & ~CT_INFO_MASK);
-	bool keeps = question->now & SETTING_KEEP_ESTABLISHED;
+	bool keeps = question && question->now & SETTING_KEEP_ESTABLISHED;
 	bool begins = (nfct & CT_INFO_MASK) == CT_NEW;
 	struct verdict verdict = {};
 	struct flow flow = {};
 	__u64 at = 0;
 	bool opened = false, unsure;
 
+	if (!question)
+		return false;
 	if (!ask_of_connection(connection, question))
 		return pass_stray(&source, question);
 	if (keeps || question->protocol == PROTOCOL_SCTP) {
@@ -231,7 +235,7 @@ static __noinline int pass_connection_alone(struct __sk_buff *skb, struct questi
 	if (!(keeps && opened) && !pass_tracked(nfct, &source, question))
 		return false;
 	if (at)
-		remember_flow(&flow, at);
+		remember_flow(&flow, at, false);
 	return true;
 }
 
@@ -244,29 +248,38 @@ static __always_inline bool has_other_source(unsigned long nfct)
 	return status & CT_STATUS_SOURCE_TRANSLATED;
 }
 
-static __always_inline bool read_ends(const struct source *source, struct question *question)
+static __always_inline bool read_ends(struct __sk_buff *skb, struct question *question)
 {
-	struct packet packet = {};
+	const struct source source = { .kind = FROM_DEVICE, .tc = skb };
 
-	return question->family == 4 ? read_ipv4(source, question, &packet) : read_ipv6(source, question, &packet);
+	if (question->family == 4)
+		return read(&source, 12, question->client.word, 4) && read(&source, 16, question->server.word, 4);
+	return read(&source, 8, question->client.word, 16) && read(&source, 24, question->server.word, 16);
 }
 
-static __noinline int leaves_own_address(struct __sk_buff *skb, const struct question *question)
+__noinline int leaves_own_address(struct __sk_buff *skb, const struct question *question)
 {
-	struct source source = { .kind = FROM_DEVICE, .tc = skb };
-	struct question seen = { .now = question->now, .family = question->family };
+	struct question seen = {};
 
-	return read_ends(&source, &seen) && whereabouts(skb, &seen, &seen.client) == OWN_NODE;
+	if (!question)
+		return false;
+	seen.now = question->now;
+	seen.family = question->family;
+	return read_ends(skb, &seen) && whereabouts(skb, &seen, &seen.client) == OWN_NODE;
 }
 
 /* What goes elsewhere is judged where it leaves, after its translation. */
-static __noinline int is_for_own_node(struct __sk_buff *skb, const struct question *question)
+__noinline int is_for_own_node(struct __sk_buff *skb, const struct question *question)
 {
-	struct source source = { .kind = FROM_DEVICE, .tc = skb };
-	struct question seen = { .now = question->now, .family = question->family, .asked = question->asked };
+	struct question seen = {};
 	struct verdict verdict = {};
 
-	if (!read_ends(&source, &seen))
+	if (!question)
+		return true;
+	seen.now = question->now;
+	seen.family = question->family;
+	seen.asked = question->asked;
+	if (!read_ends(skb, &seen))
 		return true;
 	return isolated(&seen, ASK_BOTH, ASK_BOTH, &verdict) && whereabouts(skb, &seen, &seen.server) != ELSEWHERE;
 }

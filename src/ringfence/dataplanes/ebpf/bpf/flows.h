@@ -25,11 +25,16 @@ struct flow {
 	__u16 unused;
 };
 
+struct seen {
+	__u64 at;     /* its last packet, roughly */
+	__u64 unsure; /* it began in its midst: its client may be the one who answers */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1);
 	__type(key, struct flow);
-	__type(value, __u64); /* when its last packet was seen, roughly */
+	__type(value, struct seen);
 } rf_flows SEC(".maps");
 
 struct fragment {
@@ -78,21 +83,24 @@ static __always_inline void turn(const struct flow *flow, struct flow *turned)
 	turned->server_port = flow->client_port;
 }
 
-static __always_inline bool known(const struct flow *flow, __u64 at)
+static __always_inline struct seen *known(const struct flow *flow, __u64 at)
 {
-	__u64 *seen = bpf_map_lookup_elem(&rf_flows, flow);
+	struct seen *seen = bpf_map_lookup_elem(&rf_flows, flow);
 
-	return seen && at - *seen < (has_opening(flow->protocol) ? LASTS_LONG : LASTS);
+	return seen && at - seen->at < (has_opening(flow->protocol) ? LASTS_LONG : LASTS) ? seen : NULL;
 }
 
-static __always_inline void remember_flow(const struct flow *flow, __u64 at)
+static __always_inline void remember_flow(const struct flow *flow, __u64 at, bool unsure)
 {
-	__u64 *seen = bpf_map_lookup_elem(&rf_flows, flow);
+	struct seen *seen = bpf_map_lookup_elem(&rf_flows, flow);
 
-	if (!seen)
-		bpf_map_update_elem(&rf_flows, flow, &at, BPF_ANY);
-	else if (at - *seen > SECOND)
-		*seen = at;
+	if (!seen || seen->unsure != unsure) {
+		struct seen first = { .at = at, .unsure = unsure };
+
+		bpf_map_update_elem(&rf_flows, flow, &first, BPF_ANY);
+	} else if (at - seen->at > SECOND) {
+		seen->at = at;
+	}
 }
 
 static __always_inline void flow_of(const struct question *question, const struct packet *packet, struct flow *flow)
@@ -146,14 +154,26 @@ static __always_inline bool tells_of_another(__u8 family, __u8 type)
 	return family == 4 ? type == 3 || type == 4 || type == 11 || type == 12 : type >= 1 && type <= 4;
 }
 
-/* The flow of the packet that an ICMP error is about: its addresses and ports are in what the error carries of it. */
-static __always_inline bool read_carried(const struct source *source, const struct packet *packet, struct flow *flow)
+/* These two are verified each for itself, and not again for every way that leads to them. */
+
+__noinline int read_from_device(struct __sk_buff *skb, struct question *question, struct packet *packet)
 {
-	struct source carried = *source;
-	struct question ends = { .family = flow->family };
+	struct source source = { .kind = FROM_DEVICE, .tc = skb };
+
+	return question && packet && read_packet(&source, question, packet);
+}
+
+/* The flow of the packet that an ICMP error is about: its addresses and ports are in what the error carries of it. */
+__noinline int read_carried(struct __sk_buff *skb, const struct packet *packet, struct flow *flow)
+{
+	struct source carried = { .kind = FROM_DEVICE, .tc = skb };
+	struct question ends = {};
 	struct packet about = {};
 	__u8 start[8];
 
+	if (!packet || !flow)
+		return false;
+	ends.family = flow->family;
 	carried.network += packet->transport + 8;
 	if (!(ends.family == 4 ? read_ipv4(&carried, &ends, &about) : read_ipv6(&carried, &ends, &about)))
 		return false;
@@ -170,9 +190,10 @@ static __always_inline bool read_carried(const struct source *source, const stru
 }
 
 /* Reads which flow a packet is of, and its part in that; false if it does not tell. */
-static __always_inline bool read_flow(const struct source *source, const struct question *question,
-				      struct packet *packet, struct flow *flow, enum part *part, __u64 at)
+static __always_inline bool read_flow(struct __sk_buff *skb, const struct question *question, struct packet *packet,
+				      struct flow *flow, enum part *part, __u64 at)
 {
+	struct source source = { .kind = FROM_DEVICE, .tc = skb };
 	__u8 family = question->family;
 	__u8 start[8];
 
@@ -187,7 +208,7 @@ static __always_inline bool read_flow(const struct source *source, const struct 
 	if (!packet->readable)
 		return false;
 	if (packet->protocol == (family == 4 ? PROTOCOL_ICMP : PROTOCOL_ICMPV6)) {
-		if (!read(source, packet->transport, start, sizeof(start)))
+		if (!read(&source, packet->transport, start, sizeof(start)))
 			return false;
 		packet->source_port = packet->port = start[4] << 8 | start[5];
 		*part = asks(family, start[0]) ? PART_FIRST : PART_DEPENDENT;
@@ -198,6 +219,6 @@ static __always_inline bool read_flow(const struct source *source, const struct 
 	if (packet->fragment == FIRST_FRAGMENT)
 		remember_first(question, packet, at);
 	if (*part == PART_DEPENDENT && tells_of_another(family, start[0]))
-		return read_carried(source, packet, flow);
+		return read_carried(skb, packet, flow);
 	return true;
 }
