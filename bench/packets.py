@@ -39,7 +39,7 @@ def bench_packet(rows: Rows) -> None:
         for number, variant in enumerate(_variants(quick=rows.quick)):
             rows.progress(f"writing {variant.name}")
             paths[variant.name] = stack.enter_context(path(number, variant))
-            found[variant.name] = _instance(paths[variant.name], stack)
+            found[variant.name] = instance_of(paths[variant.name], stack)
         programs = {name: each.programs[ASK] for name, each in found.items()}
         _asked_again(rows, programs)
         _asked_anew(rows, programs, {name: each.sources for name, each in paths.items()})
@@ -54,7 +54,8 @@ def _variants(*, quick: bool) -> list[Variant]:
     ]
 
 
-def _instance(path: Path3, stack: contextlib.ExitStack) -> Instance:
+def instance_of(path: Path3, stack: contextlib.ExitStack) -> Instance:
+    """Return the engine's programs of a path."""
     with netns.enter(path.node):
         place = Place()
     stack.callback(place.close)
@@ -89,7 +90,7 @@ def _asked_anew(rows: Rows, programs: Mapping[str, BpfProgram], sources: Mapping
         run, before = Runner(programs[name], longest=100), programs[name].cost()
         if not all(map(run, packets)):
             raise SystemExit(f"{name}: a packet that is measured would be dropped")
-        return _cost(programs[name], before)
+        return cost_of_a_run(programs[name], before)
 
     def of_a_port(name: str) -> float:
         return ask(name, [_packet(CLIENT, next(ports), UDP) for _ in range(count)])
@@ -130,7 +131,8 @@ def _rows(rows: Rows, what: str, values: Mapping[str, Sequence[float]]) -> None:
         rows.row(f"{what}: {name}", each, unit="ns", against=least)
 
 
-def _cost(program: BpfProgram, before: Cost) -> float:
+def cost_of_a_run(program: BpfProgram, before: Cost) -> float:
+    """Return the seconds that a run took since then."""
     after = program.cost()
     return (after.ns - before.ns) / (after.runs - before.runs) * _NANO
 
@@ -145,7 +147,7 @@ def _live(rows: Rows, paths: Mapping[str, Path3], found: Mapping[str, Instance])
             program = found[name].programs[FILTER]
             before = program.cost()
             measure.of(chosen[name], scale)  # noqa: B023 - called here
-            return _cost(program, before)
+            return cost_of_a_run(program, before)
 
         with counting():
             values = _rounds(chosen, send, rounds)

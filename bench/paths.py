@@ -33,6 +33,7 @@ class Variant:
     program: Program | None = None
     tracked: bool = True
     sources: tuple[str, ...] = (CLIENT,)
+    ebpf_hook: str = registry.AUTO
 
 
 @dataclass(slots=True)
@@ -75,7 +76,7 @@ def path(number: int, variant: Variant) -> Iterator[Path3]:
                 nft.run(_TRACK)
                 nft.close()
             if variant.program is not None:
-                engine = registry.engine(variant.engine).build()
+                engine = registry.builder(registry.engine(variant.engine), ebpf_hook=variant.ebpf_hook)()
                 stack.callback(engine.remove)  # what an engine holds of a namespace would outlive it
                 engine.apply(variant.program)
         made = _connected(name, variant.sources, stack)

@@ -21,6 +21,7 @@ from bench.labs import bench_help, bench_lab_up, bench_pods, bench_policy
 from bench.loading import bench_increment, bench_load
 from bench.packets import bench_packet
 from bench.rows import Rows
+from bench.standing import bench_hooks
 from bench.steps import bench_step
 from bench.traffic import bench_traffic
 
@@ -33,6 +34,7 @@ BENCHES: Mapping[str, Callable[[Rows], None]] = {
     "commit": bench_commit,
     "traffic": bench_traffic,
     "packet": bench_packet,
+    "hooks": bench_hooks,
     "load": bench_load,
     "increment": bench_increment,
 }
