@@ -19,6 +19,15 @@ pytestmark = pytest.mark.kernel
 
 FILES = sorted(Path(__file__).parent.glob("*.yaml"))
 BRIDGED = ("np-00-both-halves", "np-18-every-address-of-a-pod-counts", "np-34-protocols-do-not-mix", "np-mix-nodes")
+AT_DEVICES = (
+    "np-00-both-halves",
+    "np-20-errors-about-allowed",
+    "np-21-keep-keeps",
+    "np-21-through-a-service",
+    "np-22-hairpin",
+    "np-31-clusterip-is-judged",
+    "np-32-nodeport-cluster",
+)
 
 
 @pytest.mark.parametrize("name", sorted(ENGINES))
@@ -42,3 +51,12 @@ def test_bridged_pods_are_judged_alike(path: Path, name: str) -> None:
     case = load(path)
 
     assert run(case, Packets(name, "kubenet", case.script.settings)) == []
+
+
+@pytest.mark.parametrize("plugin", get_args(NetworkPlugin))
+@pytest.mark.parametrize("path", [p for p in FILES if p.stem.startswith(AT_DEVICES)], ids=lambda path: path.stem)
+def test_programs_at_devices_alone_judge_alike(path: Path, plugin: NetworkPlugin) -> None:
+    """Where nobody is at netfilter's hooks: Services, node ports, open connections and errors included."""
+    case = load(path)
+
+    assert run(case, Packets("ebpf", plugin, case.script.settings, ebpf_hook="tc-alone")) == []

@@ -17,8 +17,6 @@ from ringfence.dataplanes.base import Answer, Dataplane, Probe
 from ringfence.errors import HostLacks, UsageError
 
 AUTO = "auto"
-EBPF_HOOKS = (AUTO, "netfilter", "tc", "tc-alone")
-"""Where the programs of the eBPF engine stand; what each means says ``ebpf.hooks``."""
 
 
 class Watch(Protocol):

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import click
 import pytest
 
+from ringfence.cli import agent, test
 from ringfence.dataplanes.ebpf.apply import EbpfDataplane
-from ringfence.dataplanes.ebpf.hooks import Hooks
+from ringfence.dataplanes.ebpf.hooks import AUTO, Hooks
 from ringfence.dataplanes.ebpf.place import Place
 from ringfence.errors import HostRefused
 from ringfence.host import netns, process
@@ -237,3 +239,12 @@ def test_auto_goes_to_devices_when_a_bridge_passes_netfilter_by(node: Node, seen
     engine.apply(CLOSED)
     assert engine.hook.name == (Hooks.NETFILTER if seen else Hooks.TC).value
     assert set(node.guarded()) == (set() if seen else {node.index("one")})
+
+
+@pytest.mark.parametrize("command", [agent.command, test.command], ids=["agent", "test"])
+def test_every_way_to_stand_can_be_asked_for(command: click.Command) -> None:
+    """The commands' words are those of the engine, and it takes each of them."""
+    (option,) = [each for each in command.params if each.name == "ebpf_hook"]
+
+    assert isinstance(option.type, click.Choice)
+    assert list(option.type.choices) == [AUTO, *(hooks.value for hooks in Hooks)]

@@ -31,7 +31,7 @@ CELLS, NOW, BUDGETS, EVENTS, COUNTERS = "rf_cells", "rf_now", "rf_budgets", "rf_
 FLOWS, FRAGMENTS = "rf_flows", "rf_fragments"
 MAPS = (*TABLES, CELLS, NOW, BUDGETS, EVENTS, COUNTERS, FLOWS, FRAGMENTS)
 MOST_FLOWS, MOST_FRAGMENTS = 65536, 4096
-"""Of flows that netfilter does not see, in which an isolated endpoint has part; the kernel makes room at once."""
+"""Of what netfilter does not see, where programs are at devices. The kernel makes room for all of them at once."""
 
 IN_PLACE = "reads_in_place"
 LINK = "link_"
