@@ -20,7 +20,11 @@ def standing(engine: str) -> Iterator[Router]:
     made.destroy()
 
 
-@pytest.fixture(scope="module", params=["nftables", "ebpf", "ebpf at devices", "ebpf on a bridge"])
+ENGINES = ("nftables", "ebpf")
+STANDING_ELSEWHERE = ("ebpf at devices", "ebpf on a bridge")
+
+
+@pytest.fixture(scope="module", params=[*ENGINES, *STANDING_ELSEWHERE])
 def _router(request: pytest.FixtureRequest) -> Iterator[Router]:
     yield from standing(request.param)
 

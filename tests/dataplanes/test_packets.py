@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 
 import pytest
 
 from ringfence.compiler.program import empty_program
+from tests.dataplanes.conftest import ENGINES, standing
 from tests.dataplanes.router import (
     Allow,
     Router,
@@ -19,6 +21,12 @@ from tests.dataplanes.router import (
 )
 
 pytestmark = [pytest.mark.kernel, pytest.mark.parametrize("version", [4, 6])]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def _router(request: pytest.FixtureRequest) -> Iterator[Router]:
+    """Yield a router of each engine: what rules say does not depend on where programs stand."""
+    yield from standing(request.param)
 
 
 def test_without_isolation_everything_passes(router: Router, version: int) -> None:
