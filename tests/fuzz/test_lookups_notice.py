@@ -83,7 +83,7 @@ def begins_ranges_late(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_what_lags(patch: pytest.MonkeyPatch) -> None:
-    """Make a mirror that takes the cells of the other generation for written."""
+    """Make a mirror that takes the seats of the other generation for written."""
     right = Store.plan
 
     @functools.wraps(right)

@@ -153,9 +153,9 @@ class EbpfRules:
         for _ in range(_RELOADS):
             with self._opened() as found:
                 if found is not None:
-                    there = found.cells[:]
+                    there = found.seats[:]
                     for content in (bytes(len(there)), there):
-                        found.cells[:] = content
+                        found.seats[:] = content
                         _renumber(found)
                         await asyncio.sleep(_GAP)
 
@@ -197,7 +197,7 @@ class EbpfRules:
             _renumber(found)
 
     def _blank(self, found: Instance, _: Random) -> None:
-        found.cells[:] = bytes(len(found.cells))
+        found.seats[:] = bytes(len(found.seats))
         _renumber(found)
 
     def _turn(self, found: Instance, _: Random) -> None:

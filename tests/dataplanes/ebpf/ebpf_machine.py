@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model of the kernel's side, with all its past: what any packet may have met that was under way at any time.
 
-Every entry, every word of a cell and ``rf_now`` that is written is a moment of its own. A packet reads ``rf_now`` when
+Every entry, every word of a seat and ``rf_now`` that is written is a moment of its own. A packet reads ``rf_now`` when
 it begins; each of its look-ups after that may be answered from any moment until it is done, but not from one before
 that of the look-up before. ``judge.h`` is written down here a second time, in the words of the tables.
 
@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from ringfence.dataplanes.ebpf.devices import Site
 from ringfence.dataplanes.ebpf.hooks import Hooks
-from ringfence.dataplanes.ebpf.instance import CELLS, COUNTERS, EVENTS, NOW, Instance
+from ringfence.dataplanes.ebpf.instance import COUNTERS, EVENTS, NOW, SEATS, Instance
 from ringfence.dataplanes.ebpf.layout import (
     VIEW_SIZE,
     ViewNumbers,
@@ -42,7 +42,7 @@ _ORDER = sys.byteorder
 _KEY_SIZES = {"rf_rules": 8, "rf_pods": 8, RANGES: 16, TRAFFIC: 16, PAIRS: 16, PEERS4: 4, PEERS6: 16}
 _KEY_SIZES |= {BLOCKS4: 8, BLOCKS6: 20}
 _VALUE_SIZES = {"rf_rules": 512, "rf_pods": 512, RANGES: 16, TRAFFIC: 16, PAIRS: 24}
-_HALF = 24  # bytes of a view: a cell is not written at once
+_HALF = 24  # bytes of a view: a seat is not written at once
 
 
 class Killed(BaseException):
@@ -137,7 +137,7 @@ class Table:
 
 
 class Memory(bytearray):
-    """``rf_cells`` as it is mapped: what is written there takes two moments for each cell."""
+    """``rf_seats`` as it is mapped: what is written there takes two moments for each seat."""
 
     def __init__(self, table: Table) -> None:
         super().__init__(b"".join(past.last or b"" for past in table.past.values()))
@@ -155,8 +155,8 @@ class Memory(bytearray):
         """Give it back."""
 
 
-class Cells(Table):
-    """``rf_cells``."""
+class Seats(Table):
+    """``rf_seats``."""
 
     def __init__(self, name: str, time: Time, size: int) -> None:
         super().__init__(name, time, size)
@@ -178,7 +178,7 @@ class Tables:
     def __init__(self, time: Time, sizes: Mapping[str, int]) -> None:
         self._maps = {name: Table(name, time, sizes[name]) for name in TABLES}
         self._maps |= {name: Table(name, time, 1) for name in (NOW, EVENTS, COUNTERS)}
-        self._maps[CELLS] = Cells(CELLS, time, 2 * sizes[CELLS])
+        self._maps[SEATS] = Seats(SEATS, time, 2 * sizes[SEATS])
         self._maps[NOW].past[bytes(4)] = Past(bytes(8))
 
     def opened(self) -> Instance:
@@ -210,8 +210,8 @@ class _Packet:
     def judged(self, moment: int) -> Iterator[Answer]:
         for m1, client_slot in self._slot(self._flow.source, moment):
             for m2, server_slot in self._slot(self._flow.destination, m1):
-                for m3, client in self._cell(client_slot, m2):
-                    for m4, server in self._cell(server_slot, m3):
+                for m3, client in self._seat(client_slot, m2):
+                    for m4, server in self._seat(server_slot, m3):
                         yield from self._between((client_slot, client), (server_slot, server), m4)
 
     def _between(self, source: tuple[int, ViewNumbers], target: tuple[int, ViewNumbers], m: int) -> Iterator[Answer]:
@@ -290,15 +290,15 @@ class _Packet:
             if value is None:
                 yield m1, 0
             else:
-                for m2, block in self._cell(int.from_bytes(value, _ORDER), m1):
+                for m2, block in self._seat(int.from_bytes(value, _ORDER), m1):
                     yield m2, block.atom
 
     def _slot(self, address: Address, moment: int) -> Iterator[tuple[int, int]]:
         for when, value in self._found(PEERS4 if self._v4 else PEERS6, pack_address(address), moment):
             yield when, int.from_bytes(value or b"", _ORDER)
 
-    def _cell(self, slot: int, moment: int) -> Iterator[tuple[int, ViewNumbers]]:
-        for when, value in self._found(CELLS, _index(slot * 2 + (self._word >> 8 & 1)), moment):
+    def _seat(self, slot: int, moment: int) -> Iterator[tuple[int, ViewNumbers]]:
+        for when, value in self._found(SEATS, _index(slot * 2 + (self._word >> 8 & 1)), moment):
             yield when, unpack_view(value or b"")
 
     def _found(self, table: str, key: bytes, moment: int) -> Iterator[tuple[int, bytes | None]]:

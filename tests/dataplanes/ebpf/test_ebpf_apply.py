@@ -118,8 +118,8 @@ def _open_a_pair(_: Router, pins: Path) -> None:
     bpftool("map", "update", "pinned", str(pins / "rf_pairs"), "key", "hex", *key, "value", *["1"] + ["0"] * 23)
 
 
-def _bend_a_cell(_: Router, pins: Path) -> None:
-    bpftool("map", "update", "pinned", str(pins / "rf_cells"), "key", "3", "0", "0", "0", "value", *["0"] * 40)
+def _bend_a_seat(_: Router, pins: Path) -> None:
+    bpftool("map", "update", "pinned", str(pins / "rf_seats"), "key", "3", "0", "0", "0", "value", *["0"] * 40)
 
 
 def _cross_wires(_: Router, pins: Path) -> None:
@@ -147,7 +147,7 @@ def _track_nothing(router: Router, _: Path) -> None:
         _unpin_a_program,
         _forget_an_address,
         _open_a_pair,
-        _bend_a_cell,
+        _bend_a_seat,
         _cross_wires,
         _point_nowhere,
         _track_nothing,

@@ -43,7 +43,7 @@ def says_nothing_at_first(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_what_lags(patch: pytest.MonkeyPatch) -> None:
-    """Make a mirror that takes the cells of the other generation for written."""
+    """Make a mirror that takes the seats of the other generation for written."""
     right = Store.plan
 
     def wrong(self: Store, delta: Delta) -> Commit:
@@ -58,7 +58,7 @@ def writes_what_is_read(patch: pytest.MonkeyPatch) -> None:
     right = Instance.write
 
     def wrong(self: Instance, commit: Commit) -> None:
-        right(self, replace(commit, cells={index ^ 1: view for index, view in commit.cells.items()}))
+        right(self, replace(commit, seats={index ^ 1: view for index, view in commit.seats.items()}))
 
     patch.setattr(Instance, "write", wrong)
 
@@ -68,7 +68,7 @@ def leaves_what_is_gone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Store, "_around", lambda *_: 0)
 
 
-def places_before_cells(patch: pytest.MonkeyPatch) -> None:
+def places_before_seats(patch: pytest.MonkeyPatch) -> None:
     """Make a writer that writes where an address is told before what is told there."""
     right = Instance.write
 
@@ -119,7 +119,7 @@ def settings_at_once(patch: pytest.MonkeyPatch) -> None:
         forgets_what_lags,
         writes_what_is_read,
         leaves_what_is_gone,
-        places_before_cells,
+        places_before_seats,
         facts_after_all,
         waits_for_nobody,
         settings_at_once,

@@ -15,27 +15,27 @@ LATER = render(flatten(make_program(ingress("server", Allow(("other",))), egress
 
 
 def test_what_lags_behind_is_not_forgotten_when_there_is_nothing_to_write() -> None:
-    """A program that is in force already, put in force again, leaves cells behind that the next commit catches up."""
+    """A program that is in force already, put in force again, leaves seats behind that the next commit catches up."""
     store = Store(sizes_for(BEFORE), 100)
-    cells = bytearray(200 * VIEW_SIZE)
+    seats = bytearray(200 * VIEW_SIZE)
     for image in (BEFORE, AFTER):
-        write(store, image, cells)
-    assert write(store, AFTER, cells) is True
+        write(store, image, seats)
+    assert write(store, AFTER, seats) is True
 
-    write(store, LATER, cells)
+    write(store, LATER, seats)
 
-    assert {key: cell(store, cells, key) for key in LATER.peers} == LATER.peers
+    assert {key: seat(store, seats, key) for key in LATER.peers} == LATER.peers
 
 
-def write(store: Store, image: Image, cells: bytearray) -> bool:
-    """Commit a program to cells; tell whether there was nothing to write."""
+def write(store: Store, image: Image, seats: bytearray) -> bool:
+    """Commit a program to seats; tell whether there was nothing to write."""
     commit = store.plan(store.difference(image))
-    for index, view in commit.cells.items() if not commit.empty else ():
-        cells[index * VIEW_SIZE : (index + 1) * VIEW_SIZE] = view
+    for index, view in commit.seats.items() if not commit.empty else ():
+        seats[index * VIEW_SIZE : (index + 1) * VIEW_SIZE] = view
     return commit.empty
 
 
-def cell(store: Store, cells: bytearray, key: bytes) -> bytes:
+def seat(store: Store, seats: bytearray, key: bytes) -> bytes:
     """Return what a packet is told of an address that is known."""
     index = slot_number(store.entries[table_of_address(key)][key]) * 2 + (store.word >> 8 & 1)
-    return bytes(cells[index * VIEW_SIZE : (index + 1) * VIEW_SIZE])
+    return bytes(seats[index * VIEW_SIZE : (index + 1) * VIEW_SIZE])

@@ -2,7 +2,7 @@
 """Puts programs in force in the kernel: flattens, compares with what is there, commits. Keeps base's contract.
 
 A commit writes what nobody reads yet, and then one number: each packet meets the whole old program or the whole new
-one. Before the next commit writes to the cells that were read until then, the packets that began before must be done
+one. Before the next commit writes to the seats that were read until then, the packets that began before must be done
 with; that wait is begun right after the commit and is mostly over by then.
 
 What does not fit into the tables, or was made by another version of the C program, is built anew beside what is in

@@ -27,9 +27,9 @@ from ringfence.host.bpf.maps import BpfMap
 from ringfence.host.bpf.objects import BpfObject
 from ringfence.host.bpf.programs import AttachType, BpfProgram, ProgramType
 
-CELLS, NOW, BUDGETS, EVENTS, COUNTERS = "rf_cells", "rf_now", "rf_budgets", "rf_events", "rf_counters"
+SEATS, NOW, BUDGETS, EVENTS, COUNTERS = "rf_seats", "rf_now", "rf_budgets", "rf_events", "rf_counters"
 FLOWS, FRAGMENTS = "rf_flows", "rf_fragments"
-MAPS = (*TABLES, CELLS, NOW, BUDGETS, EVENTS, COUNTERS, FLOWS, FRAGMENTS)
+MAPS = (*TABLES, SEATS, NOW, BUDGETS, EVENTS, COUNTERS, FLOWS, FRAGMENTS)
 MOST_FLOWS, MOST_FRAGMENTS = 65536, 4096
 """Of what netfilter does not see, where programs are at devices. The kernel makes room for all of them at once."""
 
@@ -63,8 +63,8 @@ def load_reading(path: Path, sizes: Mapping[str, int], hooks: Hooks, site: Site,
     with BpfObject(path) as opened:
         opened.set_constant(IN_PLACE, bytes([in_place]))
         for name, size in sizes.items():
-            opened.set_max_entries(name, 2 * size if name == CELLS else size)
-        opened.set_max_entries(BUDGETS, sizes[CELLS])
+            opened.set_max_entries(name, 2 * size if name == SEATS else size)
+        opened.set_max_entries(BUDGETS, sizes[SEATS])
         if AT_DEVICES[hooks]:
             opened.set_max_entries(FLOWS, MOST_FLOWS)
             opened.set_max_entries(FRAGMENTS, MOST_FRAGMENTS)
@@ -121,24 +121,24 @@ class Instance:
         self.devices = AtDevices({side: programs[name] for side, name in AT_DEVICES[hooks].items()}, site)
         self._site = site
         self.folder: Path | None = None
-        self._cells: mmap.mmap | None = None
-        self._written = bytearray()  # what ``cells`` should hold
+        self._seats: mmap.mmap | None = None
+        self._written = bytearray()  # what ``seats`` should hold
         self._seen: dict[str, tuple[bytes, bytes]] = {}  # a table that was found to hold what it should
 
     @property
-    def cells(self) -> mmap.mmap:
-        """The memory of ``rf_cells``."""
-        if self._cells is None:
-            self._cells = self.maps[CELLS].mapped(writable=True)
-        return self._cells
+    def seats(self) -> mmap.mmap:
+        """The memory of ``rf_seats``."""
+        if self._seats is None:
+            self._seats = self.maps[SEATS].mapped(writable=True)
+        return self._seats
 
     def read(self) -> Store:
         """Return what the tables hold. Raises ``HostRefused`` if somebody keeps changing them."""
         for _ in range(READINGS):
             word = self._word()
-            store = Store({name: self.maps[name].max_entries for name in TABLES}, self.maps[CELLS].max_entries // 2)
+            store = Store({name: self.maps[name].max_entries for name in TABLES}, self.maps[SEATS].max_entries // 2)
             self._seen = {name: self.maps[name].dump() for name in TABLES}
-            self._written = bytearray(self.cells)
+            self._written = bytearray(self.seats)
             if self._word() == word:
                 store.load({name: self._entries(name) for name in TABLES}, bytes(self._written), word, VIEW_SIZE)
                 return store
@@ -148,7 +148,7 @@ class Instance:
         """Tell whether the tables hold what they should."""
         return (
             self._word() == store.word
-            and self.cells[:] == self._written
+            and self.seats[:] == self._written
             and all(self._table_holds(name, store.entries[name]) for name in TABLES)
         )
 
@@ -156,10 +156,10 @@ class Instance:
         """Write a commit; its last store puts it in force."""
         for name in FACTS:
             self._put(name, commit.entries.get(name, {}))
-        cells = self.cells
-        for index, view in commit.cells.items():
+        seats = self.seats
+        for index, view in commit.seats.items():
             place = slice(index * VIEW_SIZE, (index + 1) * VIEW_SIZE)
-            cells[place] = self._written[place] = view
+            seats[place] = self._written[place] = view
         for name in PLACES:
             self._put(name, commit.entries.get(name, {}))
         if commit.flips:
@@ -234,8 +234,8 @@ class Instance:
 
     def close(self) -> None:
         """Give back what this process holds of it."""
-        if self._cells is not None:
-            self._cells.close()
+        if self._seats is not None:
+            self._seats.close()
         self.devices.close()
         for handle in (*self.maps.values(), *self.programs.values(), *self.links.values()):
             handle.close()

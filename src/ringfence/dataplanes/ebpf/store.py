@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the kernel's tables hold, in which slots, and what must be written for another program. Pure.
 
-An address and a block have a *slot* as long as they are in the tables; the cells of a slot hold its view, one for even
-and one for odd generations. A commit writes the cells that nobody reads, so it may take as long as it likes, and one
+An address and a block have a *slot* as long as they are in the tables; the seats of a slot hold its view, one for even
+and one for odd generations. A commit writes the seats that nobody reads, so it may take as long as it likes, and one
 number then makes them the ones that are read.
 
 Whatever is put into a table changes nothing by that. A new address gets the view that it has without being there (that
-of the longest block around it) in the cell that is being read; a fact is not asked for before something names it. So
+of the longest block around it) in the seat that is being read; a fact is not asked for before something names it. So
 also before something is taken out: for one commit at least it has said what would be said without it.
 """
 
@@ -44,13 +44,13 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What to write: entries that nothing asks for yet, then cells (by index) that nobody reads, then ``rf_now``.
+    """What to write: entries that nothing asks for yet, then seats (by index) that nobody reads, then ``rf_now``.
 
     ``flips`` is False if the program that is in force says all that it should already.
     """
 
     entries: Mapping[str, Entries]
-    cells: Mapping[int, bytes]
+    seats: Mapping[int, bytes]
     word: int
     flips: bool
 
@@ -62,9 +62,9 @@ class Commit:
 
 @dataclass(slots=True)
 class Store:
-    """A mirror of the kernel's tables. ``capacity``: entries that each may have; ``cells``: slots that there are.
+    """A mirror of the kernel's tables. ``capacity``: entries that each may have; ``seats``: slots that there are.
 
-    ``views``: what each slot says now. ``lagging``: slots whose other cell says something else. ``unused``: what no
+    ``views``: what each slot says now. ``lagging``: slots whose other seat says something else. ``unused``: what no
     program needs any more and is still there. ``word``: ``rf_now``. ``sound`` is False if somebody else gave two places
     one slot, or a place one that there is not: then a place cannot be changed without another.
     """
@@ -86,8 +86,8 @@ class Store:
         """How many entries no program needs."""
         return sum(map(len, self.unused.values()))
 
-    def load(self, entries: Mapping[str, Entries], cells: bytes, word: int, size: int) -> None:
-        """Take over what was read from the kernel: ``cells`` is all of ``rf_cells``, ``size`` that of one view."""
+    def load(self, entries: Mapping[str, Entries], seats: bytes, word: int, size: int) -> None:
+        """Take over what was read from the kernel: ``seats`` is all of ``rf_seats``, ``size`` that of one view."""
         parity = word >> 8 & 1
         self.word = word
         self.entries = {name: dict(entries[name]) for name in TABLES}
@@ -95,7 +95,7 @@ class Store:
         taken = {slot for slot in slots if 0 < slot < self.slots}
         self.sound = len(taken) == len(slots)
         for slot in taken:
-            both = [bytes(cells[(slot * 2 + half) * size : (slot * 2 + half + 1) * size]) for half in (0, 1)]
+            both = [bytes(seats[(slot * 2 + half) * size : (slot * 2 + half + 1) * size]) for half in (0, 1)]
             self.views[slot] = both[parity]
             if both[0] != both[1]:
                 self.lagging.add(slot)
@@ -152,7 +152,7 @@ class Store:
             if len(self.entries[name]) + new > self.capacity[name]:
                 needed[name] = len(self.entries[name]) + new
         if slots >= self.slots:
-            needed["rf_cells"] = slots + 1
+            needed["rf_seats"] = slots + 1
         return needed
 
     def plan(self, delta: Delta) -> Commit:
@@ -199,10 +199,10 @@ class Store:
         # of the time without it.
         flips = bool(coming) or settings != self.word & 255 or any(entries.values())
         word = generation + 1 << 8 | settings if flips else self.word
-        cells = {slot * 2 + parity: view for slot, view in fresh.items()}
+        seats = {slot * 2 + parity: view for slot, view in fresh.items()}
         behind = {slot: self.views.get(slot, NOTHING) for slot in self.lagging}
-        cells.update((slot * 2 + (1 - parity), view) for slot, view in {**behind, **fresh, **coming}.items())
-        commit = Commit(entries, cells, word, flips)
+        seats.update((slot * 2 + (1 - parity), view) for slot, view in {**behind, **fresh, **coming}.items())
+        commit = Commit(entries, seats, word, flips)
         if not commit.empty:  # else nothing is written, and what lags behind still does
             self.views.update(fresh)
             self.lagging = set(coming)
@@ -211,7 +211,7 @@ class Store:
         return commit
 
     def _place(self, name: str, keys: Iterable[bytes], fresh: dict[int, bytes]) -> Entries:
-        """Give slots to keys that have none; their cells say first what is said without them."""
+        """Give slots to keys that have none; their seats say first what is said without them."""
         placed: Entries = {}
         for key in keys:
             if key in self.entries[name]:
@@ -315,7 +315,7 @@ ROOM = 2
 
 
 def sizes_for(image: Image) -> dict[str, int]:
-    """Return how many entries each table should have room for; of ``rf_cells`` how many slots."""
+    """Return how many entries each table should have room for; of ``rf_seats`` how many slots."""
     counts = {name: len(image.facts[name]) for name in FACTS}
     counts |= dict.fromkeys(PLACES, 0)
     for key in image.peers:
@@ -323,5 +323,5 @@ def sizes_for(image: Image) -> dict[str, int]:
     for key in image.blocks:
         counts[table_of_block(key)] += 1
     sizes = {name: max(LEAST_ENTRIES, ROOM * count) for name, count in counts.items()}
-    sizes["rf_cells"] = 1 + max(LEAST_ENTRIES, ROOM * (len(image.peers) + len(image.blocks)))
+    sizes["rf_seats"] = 1 + max(LEAST_ENTRIES, ROOM * (len(image.peers) + len(image.blocks)))
     return sizes

@@ -129,7 +129,7 @@ int rf_exit(struct __sk_buff *skb)
 
 enum where { ELSEWHERE, OWN_NODE, UNKNOWN_WHERE };
 
-/* Whether an address is the node's own, by its cell or by the node's routes. */
+/* Whether an address is the node's own, by its seat or by the node's routes. */
 static __always_inline enum where whereabouts(struct __sk_buff *skb, const struct question *question,
 					      const struct address6 *address)
 {

@@ -17,7 +17,7 @@ struct question {
 	__u8 family; /* 4 or 6 */
 	__u8 asked;  /* whose rules: ASK_... */
 	__u8 hook;
-	bool by_address; /* whether an address of the node is told by its cell (else the hook knows) */
+	bool by_address; /* whether an address of the node is told by its seat (else the hook knows) */
 };
 
 struct verdict {
@@ -61,7 +61,7 @@ static __always_inline const struct view *view_of(__u32 slot, __u64 now)
 {
 	__u32 index = slot * 2 + (now >> 8 & 1);
 
-	return bpf_map_lookup_elem(&rf_cells, &index);
+	return bpf_map_lookup_elem(&rf_seats, &index);
 }
 
 static __always_inline __u64 atom_of(const struct address6 *address, __u8 family, __u32 slot, const struct view *view,
@@ -141,7 +141,7 @@ static __always_inline bool judge(const struct question *question, struct verdic
 	const struct view *server = view_of(server_slot, now);
 	bool egress, ingress;
 
-	if (!client || !server) /* cannot be: slots are within the cells */
+	if (!client || !server) /* cannot be: slots are within the seats */
 		return false;
 	egress = question->asked & ASK_EGRESS && client->egress;
 	ingress = question->asked & ASK_INGRESS && server->ingress;

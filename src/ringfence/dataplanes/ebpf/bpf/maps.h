@@ -2,7 +2,7 @@
 /* What the agent writes and the programs read. dataplanes/ebpf/layout.py has the same layouts in Python's words.
  *
  * Rulesets, atoms, profiles, rules and pods are named by 64-bit digests of what they mean, so an entry of rf_pairs,
- * rf_traffic or rf_ranges is a fact that never changes. All that changes stands in rf_cells, twice: once for even and
+ * rf_traffic or rf_ranges is a fact that never changes. All that changes stands in rf_seats, twice: once for even and
  * once for odd generations. The agent writes only what is not being read, then flips rf_now with one store.
  *
  * The sizes here are the smallest; the agent sets those that it needs before it loads.
@@ -47,7 +47,7 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct view);
-} rf_cells SEC(".maps");
+} rf_seats SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
