@@ -64,8 +64,8 @@ def _opening(version: int, protocol: Protocol, port: int | None, draw: random.Ra
     if port is None:
         number = draw.choice((protocol.number, draw.choice(_WITHOUT_PORTS[version])))
         content = draw.randbytes(draw.choice((0, 1, 8, 40)))
-        if number == Protocol.ICMPV6.number and content:
-            # What looks like neighbour discovery is none in IPv4.
+        if number == Protocol.ICMPV6.number:
+            # What looks like neighbour discovery is none in IPv4; in IPv6 it is, also where chance wrote it.
             content = bytes((draw.choice((128, 129, 1, 2, 132, 138) if version == 6 else _DISCOVERY),)) + content[1:]
         return _packet(Kind.OPENS, version, number, content, draw)
     return _packet(Kind.OPENS, version, protocol.number, _transport(protocol, port, draw, opens=True), draw)
