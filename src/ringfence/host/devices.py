@@ -12,18 +12,18 @@ import os
 import socket
 import struct
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ringfence.errors import HostRefused
+from ringfence.host.netlink import HEADER, attributes, messages
 
 # linux/rtnetlink.h, linux/netlink.h
 _GROUP_LINK = 1
 _NEW_LINK, _GET_LINK = 16, 18
 _REQUEST, _DUMP = 0x1, 0x300
-_ERROR, _DONE, _TYPES = 2, 3, 0x3FFF
+_ERROR, _DONE = 2, 3
 _INTERRUPTED = 0x10  # NLM_F_DUMP_INTR: something changed meanwhile
-_HEADER, _IFINFOMSG = 16, 16
+_IFINFOMSG = 16
 _EXTENSION_MASK, _WITHOUT_STATISTICS = 29, 8  # linux/if_link.h, IFLA_EXT_MASK; RTEXT_FILTER_SKIP_STATS
 _NAME, _MASTER, _LINKINFO, _KIND = 3, 10, 18, 1
 _LOOPBACK = 0x8  # linux/if.h, IFF_LOOPBACK
@@ -85,14 +85,11 @@ class Devices:
 
     def _dump(self) -> list[Device] | None:
         body = bytes(_IFINFOMSG) + struct.pack("=HHI", 8, _EXTENSION_MASK, _WITHOUT_STATISTICS)
-        self._route.send(struct.pack("=IHHII", _HEADER + len(body), _GET_LINK, _REQUEST | _DUMP, 1, 0) + body)
+        self._route.send(struct.pack("=IHHII", HEADER + len(body), _GET_LINK, _REQUEST | _DUMP, 1, 0) + body)
         found: list[Device] = []
         whole = True
         while True:
-            data, at = self._route.recv(_MOST), 0
-            while at + _HEADER <= len(data):
-                length, kind, flags = struct.unpack_from("=IHH", data, at)
-                message = data[at + _HEADER : at + length]
+            for kind, flags, message in messages(self._route.recv(_MOST)):
                 whole = whole and not flags & _INTERRUPTED
                 if kind == _DONE:
                     return found if whole else None
@@ -101,27 +98,18 @@ class Devices:
                     raise HostRefused("the devices cannot be listed", asked="RTM_GETLINK", answered=os.strerror(number))
                 if kind == _NEW_LINK:
                     found.append(_device(message))
-                at += max(_HEADER, length + 3 & ~3)
 
 
 def _device(message: bytes) -> Device:
     index, flags = struct.unpack_from("=4xiI", message)
-    attributes = dict(_attributes(message[_IFINFOMSG:]))
-    info = dict(_attributes(attributes.get(_LINKINFO, b"")))
-    master = struct.unpack("=I", attributes[_MASTER])[0] if _MASTER in attributes else 0
-    return Device(index, _text(attributes[_NAME]), _text(info.get(_KIND, b"")), bool(flags & _LOOPBACK), master)
+    said = dict(attributes(message[_IFINFOMSG:]))
+    info = dict(attributes(said.get(_LINKINFO, b"")))
+    master = struct.unpack("=I", said[_MASTER])[0] if _MASTER in said else 0
+    return Device(index, _text(said[_NAME]), _text(info.get(_KIND, b"")), bool(flags & _LOOPBACK), master)
 
 
 def _text(value: bytes) -> str:
     return value.rstrip(b"\0").decode(errors="replace")
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, at)
-        yield kind & _TYPES, data[at + 4 : at + length]
-        at += max(4, length + 3 & ~3)
 
 
 def _socket(groups: int) -> socket.socket:

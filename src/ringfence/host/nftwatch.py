@@ -11,18 +11,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 import weakref
 
 from ringfence.errors import HostLacks, HostRefused
+from ringfence.host.netlink import attributes, messages
 
 # linux/netlink.h, linux/netfilter/nfnetlink.h
 _NETLINK_NETFILTER = 12
 _GROUP_NFTABLES = 7
 _SUBSYSTEM_NFTABLES = 10
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
-_HEADER, _NFGENMSG, _ATTRIBUTE = 16, 4, 4
-_ATTRIBUTE_TYPES = 0x3FFF  # the upper two bits are flags
+_NFGENMSG = 4
 _NEW_GENERATION = 15  # ends a transaction; its attributes are no table's
 _MOST = 1 << 16
 
@@ -83,23 +82,13 @@ class TableWatch:
         self._release()
 
     def _about_ours(self, datagram: bytes) -> bool:
-        place = 0
-        while place + _HEADER <= len(datagram):
-            length, kind = struct.unpack_from("=IH", datagram, place)
-            message = datagram[place : place + length]
-            if kind >> 8 == _SUBSYSTEM_NFTABLES and kind & 0xFF != _NEW_GENERATION and self._names_ours(message):
-                return True
-            place += max(_HEADER, (length + 3) & ~3)
-        return False
+        return any(
+            kind >> 8 == _SUBSYSTEM_NFTABLES and kind & 0xFF != _NEW_GENERATION and self._names_ours(content)
+            for kind, _, content in messages(datagram)
+        )
 
-    def _names_ours(self, message: bytes) -> bool:
+    def _names_ours(self, content: bytes) -> bool:
         """Tell whether an object is of the table: the first attribute of each kind of object names its table."""
-        if len(message) <= _HEADER or message[_HEADER] != self._family:
+        if not content or content[0] != self._family:
             return False
-        place = _HEADER + _NFGENMSG
-        while place + _ATTRIBUTE <= len(message):
-            length, kind = struct.unpack_from("=HH", message, place)
-            if kind & _ATTRIBUTE_TYPES == 1:
-                return message[place + _ATTRIBUTE : place + length] == self._table
-            place += max(_ATTRIBUTE, (length + 3) & ~3)
-        return False
+        return next((value for kind, value in attributes(content[_NFGENMSG:]) if kind == 1), None) == self._table

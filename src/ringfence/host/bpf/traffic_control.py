@@ -17,12 +17,13 @@ from dataclasses import dataclass
 
 from ringfence.errors import HostLacks, HostRefused
 from ringfence.host.bpf.programs import BpfProgram
+from ringfence.host.netlink import HEADER, attributes, messages
 
 # linux/rtnetlink.h, linux/netlink.h
 _NEW_QDISC, _NEW_FILTER, _DELETE_FILTER, _GET_FILTER = 36, 44, 45, 46
 _REQUEST, _ACK, _DUMP, _EXCL, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
-_ERROR, _DONE, _NESTED, _TYPES = 2, 3, 0x8000, 0x3FFF
-_HEADER, _TCMSG = 16, 20
+_ERROR, _DONE, _NESTED = 2, 3, 0x8000
+_TCMSG = 20
 # linux/pkt_sched.h, linux/pkt_cls.h, linux/if_ether.h
 _CLSACT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
 _TCA_KIND, _TCA_OPTIONS = 1, 2
@@ -88,7 +89,7 @@ def listing(index: int, direction: Direction) -> list[Filter]:
     found: list[Filter] = []
     with _socket() as route:
         request = struct.pack("=BxxxiIII", 0, index, 0, direction, 0)
-        route.send(struct.pack("=IHHII", _HEADER + len(request), _GET_FILTER, _REQUEST | _DUMP, 1, 0) + request)
+        route.send(struct.pack("=IHHII", HEADER + len(request), _GET_FILTER, _REQUEST | _DUMP, 1, 0) + request)
         for kind, body in _answers(route):
             if kind == _ERROR and _number(body) not in _NOT_THERE:
                 raise _refusal(_number(body), f"list the filters at interface {index}")
@@ -99,9 +100,9 @@ def listing(index: int, direction: Direction) -> list[Filter]:
 
 def _filter(body: bytes, direction: Direction) -> Iterator[Filter]:
     index, handle, _, info = struct.unpack_from("=4xiIII", body)
-    attributes = dict(_attributes(body[_TCMSG:]))
-    options = dict(_attributes(attributes.get(_TCA_OPTIONS, b"")))
-    if attributes.get(_TCA_KIND) == b"bpf\0" and _BPF_ID in options:  # else it is another classifier, or a chain's head
+    said = dict(attributes(body[_TCMSG:]))
+    options = dict(attributes(said.get(_TCA_OPTIONS, b"")))
+    if said.get(_TCA_KIND) == b"bpf\0" and _BPF_ID in options:  # else it is another classifier, or a chain's head
         name = options.get(_BPF_NAME, b"").rstrip(b"\0").decode(errors="replace")
         place = FilterPlace(index, direction, info >> 16, handle)
         yield Filter(place, name, struct.unpack("=I", options[_BPF_ID])[0])
@@ -116,7 +117,7 @@ def _socket() -> socket.socket:
 def _ask(
     route: socket.socket, kind: int, flags: int, body: bytes, text: str, *, forgives: frozenset[int] = frozenset()
 ) -> None:
-    route.send(struct.pack("=IHHII", _HEADER + len(body), kind, flags | _REQUEST | _ACK, 1, 0) + body)
+    route.send(struct.pack("=IHHII", HEADER + len(body), kind, flags | _REQUEST | _ACK, 1, 0) + body)
     for answer, content in _answers(route):
         if answer == _ERROR and _number(content) not in forgives | {0}:
             raise _refusal(_number(content), text)
@@ -125,13 +126,10 @@ def _ask(
 def _answers(route: socket.socket) -> Iterator[tuple[int, bytes]]:
     """Yield the messages of an answer: up to its end, or to the error or success that it consists of."""
     while True:
-        data, at = route.recv(1 << 16), 0
-        while at + _HEADER <= len(data):
-            length, kind = struct.unpack_from("=IH", data, at)
-            yield kind, data[at + _HEADER : at + length]
+        for kind, _, content in messages(route.recv(1 << 16)):
+            yield kind, content
             if kind in {_ERROR, _DONE}:
                 return
-            at += max(_HEADER, length + 3 & ~3)
 
 
 def _number(error: bytes) -> int:
@@ -155,11 +153,3 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 def _text(kind: int, value: str) -> bytes:
     return _attribute(kind, value.encode() + b"\0")
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, at)
-        yield kind & _TYPES, data[at + 4 : at + length]
-        at += max(4, length + 3 & ~3)
