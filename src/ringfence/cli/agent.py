@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ringfence.cli.settings import settings_options
+from ringfence.cli.settings import ebpf_hook_option, settings_options
 
 _EPILOG = """\b
 Examples:
@@ -28,13 +28,7 @@ The rules stay in the kernel when the agent stops or dies; the next one takes th
     show_default=True,
     help="What enforces; auto is the best that this machine can run and that filters packets.",
 )
-@click.option(
-    "--ebpf-hook",
-    type=click.Choice(["auto", "netfilter", "tc", "tc-alone"]),
-    default="auto",
-    show_default=True,
-    help="Where the programs of the ebpf dataplane stand: docs/dataplanes/ebpf.md.",
-)
+@ebpf_hook_option
 @click.option(
     "--gate-socket",
     metavar="PATH",

@@ -43,6 +43,14 @@ _OPTIONS = (
     ),
 )
 
+ebpf_hook_option = click.option(
+    "--ebpf-hook",
+    type=click.Choice(["auto", "netfilter", "tc", "tc-alone"]),
+    default="auto",
+    show_default=True,
+    help="Where the programs of the ebpf dataplane stand: docs/dataplanes/ebpf.md.",
+)
+
 
 def meaning_options(command: Command) -> Command:
     """Give a command the options on which the verdict of a new connection hangs."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from ringfence.cli.colour import colour
+from ringfence.cli.settings import ebpf_hook_option
 
 if TYPE_CHECKING:
     from ringfence.cases.outcome import MakeEngine, Outcome
@@ -43,13 +44,7 @@ _MOST_JOBS = 8
     show_default=True,
     help="How pods are wired where packets are sent: routed, or on a bridge.",
 )
-@click.option(
-    "--ebpf-hook",
-    type=click.Choice(["auto", "netfilter", "tc", "tc-alone"]),
-    default="auto",
-    show_default=True,
-    help="Where the programs of the ebpf dataplane stand: docs/dataplanes/ebpf.md.",
-)
+@ebpf_hook_option
 @click.option(
     "-o",
     "--output",
