@@ -18,8 +18,9 @@ from ringfence.compiler.program import Program, empty_program
 from ringfence.dataplanes.ebpf import instance
 from ringfence.dataplanes.ebpf.apply import EbpfDataplane
 from ringfence.dataplanes.ebpf.folders import TRACKING
+from ringfence.dataplanes.ebpf.instance import Instance
 from ringfence.dataplanes.ebpf.layout import pack_pair
-from ringfence.errors import Unsupported
+from ringfence.errors import HostRefused, Unsupported
 from ringfence.host import netns
 from ringfence.host.bpf.maps import BpfMap
 from ringfence.model.cluster import PodKey
@@ -248,6 +249,24 @@ def test_what_others_added_is_gone_when_it_is_mended(dataplane: EbpfDataplane) -
     assert dataplane.apply(CLIENT).repaired
 
     assert _entries(dataplane) == before
+
+
+def test_what_could_not_be_taken_out_is_found_again(dataplane: EbpfDataplane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its slots are not given to others: the next apply looks at the kernel and not at what was meant to be there."""
+    dataplane.apply(PROGRAMS["blocks"])
+    dataplane.apply(CLIENT)
+
+    def refuse(*_: object) -> None:
+        raise HostRefused("no", asked="delete", answered="no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Instance, "delete", refuse)
+        with pytest.raises(HostRefused):
+            dataplane.drifted()
+
+    dataplane.apply(OTHER)
+    assert not dataplane.drifted()
+    assert dataplane.observe() == replace(flatten(OTHER, "ebpf"), atoms={})
 
 
 def _entries(dataplane: EbpfDataplane) -> int:

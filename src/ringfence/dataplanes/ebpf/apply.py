@@ -11,8 +11,9 @@ force. While both stand there a packet passes only if both let it, and then the 
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ringfence.compiler.flat import FlatProgram, PodIdentity, Profile, ProfileId
@@ -176,11 +177,7 @@ class EbpfDataplane:
             self._tidy(self._instance, self._store)
         if self._store.shortage(delta):
             return self._build(flat)
-        try:
-            return self._write(self._instance, self._store, delta)
-        except BaseException:
-            self._store = None
-            raise
+        return self._write(self._instance, self._store, delta)
 
     def _look(self) -> None:
         """Find out what is there. An instance that somebody took off its hooks, or in whose tables nothing can be
@@ -197,22 +194,32 @@ class EbpfDataplane:
 
     def _see_devices(self, instance: Instance) -> None:
         """Give new devices their programs: pods are behind them, or will be. Perhaps others are needed now."""
-        try:
+        with self._looking_again_if_refused():
             instance.devices.cover()
-        except BaseException:
-            self._store = None  # so that the next ``apply`` looks again
-            raise
         if not self._place.suits(instance):
             self._store = None
 
     def _write(self, instance: Instance, store: Store, delta: Delta) -> Applied:
-        commit = store.plan(replace(delta, settings=delta.settings | self._extra))
-        if commit.empty:
-            return Applied(transactions=0)
-        self._quiet.wait()
-        instance.write(commit)
-        self._quiet.begin()
+        with self._looking_again_if_refused():
+            commit = self._planned(store, delta)
+            if commit.empty:
+                return Applied(transactions=0)
+            self._quiet.wait()
+            instance.write(commit)
+            self._quiet.begin()
         return _applied(commit, delta)
+
+    def _planned(self, store: Store, delta: Delta) -> Commit:
+        return store.plan(replace(delta, settings=delta.settings | self._extra))
+
+    @contextlib.contextmanager
+    def _looking_again_if_refused(self) -> Iterator[None]:
+        """Give the mirror up if something is refused half-way: the next ``apply`` then looks at the kernel anew."""
+        try:
+            yield
+        except BaseException:
+            self._store = None
+            raise
 
     def _build(self, flat: FlatProgram) -> Applied:
         """Build a new instance for a program, beside the one that is in force."""
@@ -221,7 +228,7 @@ class EbpfDataplane:
         try:
             store = made.read()
             delta = store.difference(image)
-            commit = store.plan(replace(delta, settings=delta.settings | self._extra))
+            commit = self._planned(store, delta)
             made.write(commit)
             self._place.put_in_force(made)
         except BaseException:
@@ -256,7 +263,8 @@ class EbpfDataplane:
         """Delete what no program needs. What is deleted may be reused at once, so nothing is written for a while."""
         if store.garbage:
             self._quiet.wait()
-            instance.delete(store.reap(), store.word)
+            with self._looking_again_if_refused():
+                instance.delete(store.reap(), store.word)
             self._quiet.begin()
 
 
