@@ -90,7 +90,7 @@ class Place:
         if not self.suits(put) or not put.whole() or not put.attached():
             return False
         generation = self._nft.generation()
-        if generation != self._tracked_at and TRACKING in self._nft.listing("tables inet"):
+        if generation != self._tracked_at and self._nft.has_table("inet", TRACKING):
             self._tracked_at = generation if "ct state" in self._nft.listing(f"table inet {TRACKING}") else None
         return generation == self._tracked_at
 
